@@ -1,0 +1,263 @@
+//! Copying a frozen process's pages into an image, on as many threads as help.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ckpt_image::{Codec, Encoder, ImageError, ImageWriter, MAX_RANGES, MAX_RUN, PageRange};
+use ckpt_trace::{Memory, PAGE, Span};
+
+use crate::capture::{Contents, SharedPages};
+use crate::resource::files;
+use crate::resource::memory::{Backing, PageFinder, Region};
+use crate::{Error, cancel};
+
+/// The size of a page in an image.
+pub const PAGE_SIZE: u32 = 4096;
+const ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
+
+/// Where a checkpoint goes.
+pub struct Sink<'a, W> {
+    /// The image so far.
+    pub writer: ImageWriter<W>,
+    /// Its path, for messages.
+    pub path: &'a Path,
+    /// How runs are compressed.
+    pub codec: Codec,
+}
+
+impl<W: Write + Send> Sink<'_, W> {
+    fn failed(&self) -> impl Fn(ImageError) -> Error + Sync + use<'_, W> {
+        |source| Error::Image { path: self.path.to_path_buf(), source }
+    }
+
+    /// Writes the program's own pages of all regions, and says how many there were.
+    ///
+    /// # Errors
+    /// When the image cannot be written, the process ends, or the user cancels.
+    pub fn put_pages(
+        self,
+        pid: i32,
+        memory: &Memory,
+        regions: &[Region],
+        shared: &SharedPages,
+    ) -> Result<(Self, u64), Error> {
+        let Sink { writer, path, codec } = self;
+        let finder = PageFinder::open(pid).map_err(Error::system(format!("open the page tables of {pid}")))?;
+        let runs = Mutex::new(Runs { finder, regions, shared, region: 0, at: 0, found: VecDeque::new() });
+        let writer = Mutex::new(writer);
+        let pages = AtomicU64::new(0);
+        let failed = |source| Error::Image { path: path.to_path_buf(), source };
+        let work = || -> Result<(), Error> {
+            let mut encoder = Encoder::new(PAGE_SIZE, codec).map_err(failed)?;
+            let mut run = Run::default();
+            let mut data = Vec::new();
+            while lock(&runs).next(&mut run)? {
+                cancel::check()?;
+                run.read(memory, &mut data)?;
+                run.leave_out_zeros(&mut data);
+                if !run.ranges.is_empty() {
+                    let encoded = encoder.pages(0, &run.ranges, &data).map_err(failed)?;
+                    lock(&writer).append(&encoded).map_err(failed)?;
+                    pages.fetch_add(data.len() as u64 / PAGE, Ordering::Relaxed);
+                }
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let helpers: Vec<_> = (1..workers()).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            helpers.into_iter().fold(own, |result, helper| {
+                let theirs = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                result.and(theirs)
+            })
+        })?;
+        let writer = writer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok((Sink { writer, path, codec }, pages.into_inner()))
+    }
+
+    /// Writes the contents of carried files.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or the image not written.
+    pub fn put_files(&mut self, memory: &Memory, contents: BTreeMap<u64, Contents>) -> Result<(), Error> {
+        let mut encoder = Encoder::new(PAGE_SIZE, self.codec).map_err(self.failed())?;
+        let mut buffer = vec![0; run_bytes(MAX_RUN)];
+        for (id, source) in contents {
+            match source {
+                Contents::File(mut file) => {
+                    let reading = || Error::file("read, to carry its contents,", self.path);
+                    let size = file.metadata().map_err(reading())?.len();
+                    let mut copy = file.try_clone().map_err(reading())?;
+                    files::each_stretch(&mut file, size, |start, length| {
+                        for (offset, part) in pieces(start, length) {
+                            let data = &mut buffer[..run_bytes(part)];
+                            files::read_stretch(&mut copy, offset, data)?;
+                            let encoded = encoder.file_data(id, offset, data).map_err(std::io::Error::other)?;
+                            self.writer.append(&encoded).map_err(std::io::Error::other)?;
+                        }
+                        Ok::<_, std::io::Error>(())
+                    })
+                    .map_err(reading())?;
+                }
+                Contents::Memory(parts) => {
+                    for (at, span) in parts {
+                        for (offset, part) in pieces(at, span.len) {
+                            let data = &mut buffer[..run_bytes(part)];
+                            memory.read_forced(span.addr + (offset - at), data)?;
+                            let encoded = encoder.file_data(id, offset, data).map_err(self.failed())?;
+                            let result = self.writer.append(&encoded);
+                            result.map_err(self.failed())?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many threads copy: while one writes, others read and compress. More than a few only wait for each other.
+fn workers() -> usize {
+    const MOST: usize = 8;
+    std::thread::available_parallelism().map_or(1, usize::from).clamp(2, MOST)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A worker that panicked takes the whole act down with it when it is joined.
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn run_bytes(length: u64) -> usize {
+    usize::try_from(length).unwrap_or(usize::MAX)
+}
+
+/// Cuts a stretch into runs: offset and length of each.
+fn pieces(start: u64, length: u64) -> impl Iterator<Item = (u64, u64)> {
+    let end = start + length;
+    (start..end).step_by(run_bytes(MAX_RUN)).map(move |at| (at, (end - at).min(MAX_RUN)))
+}
+
+/// Pages that are copied together.
+#[derive(Default)]
+struct Run {
+    ranges: Vec<PageRange>,
+    access: Access,
+}
+
+/// What the program may do with pages: those of one run are alike, so that a restore can fill them in one call.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+struct Access {
+    is_readable: bool,
+    is_writable: bool,
+}
+
+impl Run {
+    fn read(&self, memory: &Memory, data: &mut Vec<u8>) -> Result<(), Error> {
+        data.resize(run_bytes(self.ranges.iter().map(|range| range.len).sum()), 0);
+        if self.access.is_readable {
+            let spans: Vec<Span> = self.ranges.iter().map(|range| Span { addr: range.addr, len: range.len }).collect();
+            return Ok(memory.gather(&spans, data)?);
+        }
+        let mut rest = data.as_mut_slice();
+        for range in &self.ranges {
+            let (part, after) = rest.split_at_mut(run_bytes(range.len));
+            memory.read_forced(range.addr, part)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Takes out pages of zeros: what is not in the image is zero.
+    fn leave_out_zeros(&mut self, data: &mut Vec<u8>) {
+        let page = ZEROS.len();
+        if !data.chunks_exact(page).any(|bytes| bytes == ZEROS) {
+            return;
+        }
+        let mut kept: Vec<PageRange> = Vec::new();
+        let (mut from, mut to) = (0, 0);
+        for range in &self.ranges {
+            for addr in (range.addr..range.addr + range.len).step_by(page) {
+                if data[from..from + page] != ZEROS {
+                    data.copy_within(from..from + page, to);
+                    to += page;
+                    match kept.last_mut() {
+                        Some(last) if last.addr + last.len == addr => last.len += PAGE,
+                        _ => kept.push(PageRange { addr, len: PAGE }),
+                    }
+                }
+                from += page;
+            }
+        }
+        data.truncate(to);
+        self.ranges = kept;
+    }
+}
+
+/// The runs of a process, found as they are asked for: the page tables of a large one are not kept in memory.
+struct Runs<'a> {
+    finder: PageFinder,
+    regions: &'a [Region],
+    shared: &'a SharedPages,
+    region: usize,
+    at: u64,
+    found: VecDeque<(PageRange, Access)>,
+}
+
+impl Runs<'_> {
+    /// Puts the next run into `run`; false when there are no more.
+    fn next(&mut self, run: &mut Run) -> Result<bool, Error> {
+        run.ranges.clear();
+        let mut room = MAX_RUN;
+        while room > 0 && run.ranges.len() < MAX_RANGES {
+            let Some((range, access)) = self.found.front_mut() else {
+                if self.look_further()? {
+                    continue;
+                }
+                break;
+            };
+            if run.ranges.is_empty() {
+                run.access = *access;
+            } else if run.access != *access {
+                break;
+            }
+            let len = range.len.min(room);
+            run.ranges.push(PageRange { addr: range.addr, len });
+            room -= len;
+            range.addr += len;
+            range.len -= len;
+            if range.len == 0 {
+                self.found.pop_front();
+            }
+        }
+        Ok(!run.ranges.is_empty())
+    }
+
+    /// Looks for pages a bit further on; false at the end.
+    fn look_further(&mut self) -> Result<bool, Error> {
+        let Some(region) = self.regions.get(self.region) else { return Ok(false) };
+        let access = Access { is_readable: region.is_readable(), is_writable: region.is_writable() };
+        let start = self.at.max(region.start);
+        let mut reached = region.end;
+        let mut push =
+            |start: u64, end: u64| self.found.push_back((PageRange { addr: start, len: end - start }, access));
+        if let Some(pages) = self.shared.get(&region.start) {
+            pages.iter().for_each(|&(start, end)| push(start, end));
+        } else if matches!(region.backing, Backing::Kernel(_)) && region.has_pages() {
+            // The vDSO: its pages are the kernel's, and needed on another one.
+            push(region.start, region.end);
+        } else if region.has_pages() {
+            let (pages, end) =
+                self.finder.own_pages(start..region.end).map_err(Error::system("scan the page tables"))?;
+            pages.iter().for_each(|range| push(range.start, range.end));
+            reached = end;
+        }
+        self.at = reached;
+        if reached >= region.end {
+            self.region += 1;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,225 @@
+//! Open descriptors, and which of them share an open file description.
+
+use std::cmp::Ordering;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use ckpt_trace::sys::{self, Shared};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use super::terminal::TerminalState;
+use crate::Error;
+use crate::capture::FileTable;
+use crate::proc::{self, FdInfo};
+
+/// All descriptors of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescriptorState {
+    /// The open file descriptions.
+    pub descriptions: Vec<Description>,
+    /// The descriptors, in ascending order.
+    pub descriptors: Vec<Descriptor>,
+}
+
+/// A descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Descriptor {
+    /// Its number.
+    pub fd: i32,
+    /// Index of its open file description.
+    pub description: usize,
+    /// `FD_CLOEXEC`.
+    pub close_on_exec: bool,
+}
+
+/// An open file description.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// What is open.
+    pub opened: Opened,
+    /// `O_*` as `F_GETFL` tells them.
+    pub flags: u32,
+    /// The file offset.
+    pub offset: u64,
+}
+
+/// What can be open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Opened {
+    /// A regular file or a directory: its number in the file table.
+    File(u64),
+    /// One of the devices that any machine has, such as `/dev/null`.
+    Device(PathBuf),
+    /// A terminal; reconnected to that of the restoring process.
+    Terminal {
+        /// The path by which it was opened.
+        path: PathBuf,
+        /// Settings and size.
+        state: TerminalState,
+    },
+    /// A pipe or socket that the launching shell gave as standard input, output or error; reconnected to those of the
+    /// restoring process.
+    Inherited(Inherited),
+}
+
+/// What the launching shell gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inherited {
+    /// A pipe.
+    Pipe,
+    /// A socket.
+    Socket,
+}
+
+/// The memory devices (major 1), which have no state of their own.
+const DEVICES: &[(u32, &str)] =
+    &[(3, "/dev/null"), (5, "/dev/zero"), (7, "/dev/full"), (8, "/dev/random"), (9, "/dev/urandom")];
+const STANDARD: std::ops::RangeInclusive<i32> = 0..=2;
+
+impl DescriptorState {
+    /// The descriptors of a frozen process; files are entered into the table.
+    ///
+    /// # Errors
+    /// What cannot be saved is refused by its number and kind.
+    pub fn capture(pid: i32, files: &mut FileTable) -> Result<Self, Error> {
+        let mut state = Self { descriptions: Vec::new(), descriptors: Vec::new() };
+        let mut seen: Vec<Seen> = Vec::new();
+        let target = Pid::from_raw(pid).ok_or(Error::NoProcess { pid })?;
+        let pidfd = pidfd_open(target, PidfdFlags::empty())
+            .map_err(|error| Error::System { what: format!("open process {pid}"), source: error.into() })?;
+        for fd in proc::tree::fds(pid)? {
+            let info = FdInfo::of(pid, fd)?;
+            let copy = pidfd_getfd(&pidfd, fd, PidfdGetfdFlags::empty()).map_err(|error| Error::System {
+                what: format!("copy descriptor {fd} of process {pid}"),
+                source: error.into(),
+            })?;
+            let stat = rustix::fs::fstat(&copy).map_err(|error| Error::System {
+                what: format!("look at descriptor {fd} of process {pid}"),
+                source: error.into(),
+            })?;
+            let key = (stat.st_dev, stat.st_ino, info.flags & !CLOEXEC, info.pos);
+            let twin = find_twin(pid, fd, key, &seen)?;
+            let description = match twin {
+                Some(description) => description,
+                None => {
+                    let opened = opened(pid, fd, copy, &info, &stat, files)?;
+                    state.descriptions.push(Description {
+                        opened,
+                        flags: info.flags & !CLOEXEC,
+                        offset: u64::try_from(info.pos).unwrap_or_default(),
+                    });
+                    state.descriptions.len() - 1
+                }
+            };
+            seen.push(Seen { fd, key, description });
+            let close_on_exec = info.flags & CLOEXEC != 0;
+            state.descriptors.push(Descriptor { fd, description, close_on_exec });
+        }
+        Ok(state)
+    }
+
+    /// The highest descriptor.
+    #[must_use]
+    pub fn highest(&self) -> i32 {
+        self.descriptors.iter().map(|descriptor| descriptor.fd).max().unwrap_or(2)
+    }
+}
+
+const CLOEXEC: u32 = libc::O_CLOEXEC.unsigned_abs();
+type Key = (u64, u64, u32, i64);
+
+struct Seen {
+    fd: i32,
+    key: Key,
+    description: usize,
+}
+
+/// The description that a descriptor shares with an earlier one. Only those that look the same are compared.
+fn find_twin(pid: i32, fd: i32, key: Key, seen: &[Seen]) -> Result<Option<usize>, Error> {
+    for other in seen.iter().filter(|other| other.key == key) {
+        let order = sys::kcmp(pid, pid, Shared::File(fd, other.fd))
+            .map_err(Error::system(format!("compare descriptors {fd} and {} of process {pid}", other.fd)))?;
+        if order == Ordering::Equal {
+            return Ok(Some(other.description));
+        }
+    }
+    Ok(None)
+}
+
+fn opened(
+    pid: i32,
+    fd: i32,
+    copy: OwnedFd,
+    info: &FdInfo,
+    stat: &rustix::fs::Stat,
+    files: &mut FileTable,
+) -> Result<Opened, Error> {
+    let path = proc::tree::fd_target(pid, fd)?;
+    let refuse = |what: &str, advice: &str| {
+        Err(Error::refused(pid, format!("descriptor {fd} ({}) is {what}", path.display()), advice))
+    };
+    if info.flags & libc::O_ASYNC.unsigned_abs() != 0 {
+        return refuse("set to send signals (O_ASYNC), which cannot be saved", "let the program switch that off");
+    }
+    if let Some(lock) = info.locks.first() {
+        let kind = lock.split_whitespace().nth(1).unwrap_or("a lock").to_owned();
+        return refuse(&format!("locked ({kind}), and locks cannot be saved"), "checkpoint while it is not locked");
+    }
+    let advice = "let the program close it before the checkpoint";
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFREG | libc::S_IFDIR => {
+            let file = files.descriptor(pid, fd, &path, &File::from(copy))?;
+            Ok(Opened::File(file))
+        }
+        libc::S_IFCHR => {
+            let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+            let known = DEVICES.iter().find(|(number, _)| major == 1 && *number == minor);
+            if let Some((_, device)) = known {
+                return Ok(Opened::Device(PathBuf::from(device)));
+            }
+            match TerminalState::capture(&copy) {
+                Some(state) => Ok(Opened::Terminal { path, state }),
+                None => refuse(&format!("the device {major}:{minor}, which cannot be saved"), advice),
+            }
+        }
+        libc::S_IFIFO if STANDARD.contains(&fd) => Ok(Opened::Inherited(Inherited::Pipe)),
+        libc::S_IFSOCK if STANDARD.contains(&fd) => Ok(Opened::Inherited(Inherited::Socket)),
+        libc::S_IFIFO => refuse("a pipe, which cannot be saved", advice),
+        libc::S_IFSOCK => refuse(&format!("{}, which cannot be saved", socket_kind(&copy)), advice),
+        _ => refuse(&format!("{}, which cannot be saved", anonymous_kind(&path)), advice),
+    }
+}
+
+fn socket_kind(fd: &OwnedFd) -> &'static str {
+    use rustix::net::{AddressFamily, SocketType, sockopt};
+    match (sockopt::socket_domain(fd), sockopt::socket_type(fd)) {
+        (Ok(AddressFamily::UNIX), _) => "a unix socket",
+        (Ok(AddressFamily::INET | AddressFamily::INET6), Ok(SocketType::STREAM)) => "a TCP socket",
+        (Ok(AddressFamily::INET | AddressFamily::INET6), Ok(SocketType::DGRAM)) => "a UDP socket",
+        (Ok(AddressFamily::NETLINK), _) => "a netlink socket",
+        _ => "a socket",
+    }
+}
+
+/// `anon_inode:[eventpoll]` and its like, in words.
+fn anonymous_kind(path: &Path) -> String {
+    let name = path.as_os_str().as_bytes();
+    let inner = name.strip_prefix(b"anon_inode:").unwrap_or(name);
+    let inner = String::from_utf8_lossy(inner);
+    match inner.trim_matches(['[', ']']) {
+        "eventpoll" => "an epoll instance".to_owned(),
+        "eventfd" => "an eventfd".to_owned(),
+        "timerfd" => "a timerfd".to_owned(),
+        "signalfd" => "a signalfd".to_owned(),
+        "inotify" => "an inotify instance".to_owned(),
+        "io_uring" => "an io_uring".to_owned(),
+        "pidfd" => "a pidfd".to_owned(),
+        "userfaultfd" => "a userfaultfd".to_owned(),
+        other => format!("an object of kind {other:?}"),
+    }
+}

@@ -1,0 +1,207 @@
+//! Attributes of a process as a whole: directory, limits, and what `prctl(2)` sets.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use ckpt_trace::{Batch, Outcome, sys};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::proc::{self, Status};
+
+const PR_SET_MDWE: u64 = 65;
+const PR_GET_MDWE: u64 = 66;
+const ARCH_GET_XCOMP_PERM: u64 = 0x1022;
+const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+/// The AMX tile data component of XSAVE, the one that a process has to ask for.
+const XFEATURE_XTILEDATA: u64 = 18;
+
+/// The attributes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessAttributes {
+    /// The working directory.
+    pub cwd: PathBuf,
+    /// The file mode creation mask.
+    pub umask: u32,
+    /// Soft and hard limit of each resource; `u64::MAX` is unlimited.
+    pub rlimits: Vec<(u64, u64)>,
+    /// `personality(2)`.
+    pub personality: u32,
+    /// `PR_GET_DUMPABLE`.
+    pub dumpable: u64,
+    /// `PR_GET_NO_NEW_PRIVS`.
+    pub no_new_privs: bool,
+    /// `PR_GET_CHILD_SUBREAPER`.
+    pub child_subreaper: bool,
+    /// `PR_GET_PDEATHSIG`.
+    pub parent_death_signal: u32,
+    /// `PR_GET_THP_DISABLE`.
+    pub thp_disable: u64,
+    /// `PR_GET_MDWE`.
+    pub memory_deny_write_execute: u64,
+    /// Whether AMX tiles were asked for (`ARCH_REQ_XCOMP_PERM`).
+    pub has_tiles: bool,
+    /// `/proc/PID/oom_score_adj`.
+    pub oom_score_adj: i32,
+    /// `/proc/PID/coredump_filter`.
+    pub coredump_filter: Option<u32>,
+    /// Whether it led its process group.
+    pub leads_group: bool,
+    /// Whether it led its session.
+    pub leads_session: bool,
+}
+
+/// What was asked in a batch: indices of calls and addresses of answers.
+pub struct Asked {
+    dumpable: usize,
+    subreaper: u64,
+    death_signal: u64,
+    thp_disable: usize,
+    mdwe: usize,
+    xcomp: (usize, u64),
+}
+
+/// Asks what only the process itself can tell.
+pub fn ask(batch: &mut Batch) -> Asked {
+    let prctl = |batch: &mut Batch, option: i32, argument: u64| {
+        batch.call("prctl", libc::SYS_prctl, &[option.unsigned_abs().into(), argument, 0, 0, 0])
+    };
+    let subreaper = batch.space(8);
+    let death_signal = batch.space(8);
+    prctl(batch, libc::PR_GET_CHILD_SUBREAPER, subreaper);
+    prctl(batch, libc::PR_GET_PDEATHSIG, death_signal);
+    let permitted = batch.space(8);
+    let xcomp = batch.call("arch_prctl", libc::SYS_arch_prctl, &[ARCH_GET_XCOMP_PERM, permitted]);
+    Asked {
+        dumpable: prctl(batch, libc::PR_GET_DUMPABLE, 0),
+        subreaper,
+        death_signal,
+        thp_disable: prctl(batch, libc::PR_GET_THP_DISABLE, 0),
+        mdwe: batch.call("prctl", libc::SYS_prctl, &[PR_GET_MDWE, 0, 0, 0, 0]),
+        xcomp: (xcomp, permitted),
+    }
+}
+
+impl ProcessAttributes {
+    /// The attributes of a frozen process, with its answers to [`ask`].
+    ///
+    /// # Errors
+    /// When its working directory is gone, or the process is.
+    pub fn capture(pid: i32, status: &Status, asked: &Asked, answers: &Outcome) -> Result<Self, Error> {
+        let cwd = proc::tree::link(pid, "cwd")?;
+        if cwd.as_os_str().as_bytes().ends_with(b" (deleted)") {
+            return Err(Error::refused(
+                pid,
+                format!("its working directory {} was removed", cwd.display()),
+                "let it change to a directory that exists",
+            ));
+        }
+        let rlimits = (0..sys::RLIMITS).map(|resource| sys::rlimit(pid, resource)).collect::<Result<_, _>>();
+        let own = status.ns_pid.last();
+        Ok(Self {
+            cwd,
+            umask: status.umask.unwrap_or(0o022),
+            rlimits: rlimits.map_err(Error::system("read the resource limits"))?,
+            personality: proc::tree::personality(pid)?,
+            dumpable: answers.result(asked.dumpable)?,
+            no_new_privs: status.no_new_privs,
+            child_subreaper: answers.half(asked.subreaper) != 0,
+            parent_death_signal: answers.half(asked.death_signal),
+            thp_disable: answers.result(asked.thp_disable).unwrap_or_default(),
+            // Kernels before 6.3 do not know it, and nothing can be set then.
+            memory_deny_write_execute: answers.result(asked.mdwe).unwrap_or_default(),
+            has_tiles: answers.result(asked.xcomp.0).is_ok()
+                && answers.word(asked.xcomp.1) & (1 << XFEATURE_XTILEDATA) != 0,
+            oom_score_adj: proc::tree::oom_score_adj(pid)?,
+            coredump_filter: proc::tree::coredump_filter(pid)?,
+            leads_group: status.ns_pgid.last() == own,
+            leads_session: status.ns_sid.last() == own,
+        })
+    }
+
+    /// What the new process sets for itself early: nothing here hinders what is built after it.
+    pub fn rebuild_early(&self, batch: &mut Batch) {
+        let cwd = batch.string(self.cwd.as_os_str().as_bytes());
+        batch.call("chdir", libc::SYS_chdir, &[cwd]);
+        batch.call("umask", libc::SYS_umask, &[self.umask.into()]);
+        batch.call("personality", libc::SYS_personality, &[self.personality.into()]);
+        if self.has_tiles {
+            batch.call("arch_prctl", libc::SYS_arch_prctl, &[ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA]);
+        }
+    }
+
+    /// What it sets when its memory and credentials are in place: things that forbid, and things that a change of
+    /// credentials would reset.
+    pub fn rebuild_late(&self, batch: &mut Batch) {
+        let mut prctl = |name: &'static str, option: u64, argument: u64| {
+            batch.call(name, libc::SYS_prctl, &[option, argument, 0, 0, 0]);
+        };
+        let number = |option: i32| u64::from(option.unsigned_abs());
+        if self.child_subreaper {
+            prctl("prctl(PR_SET_CHILD_SUBREAPER)", number(libc::PR_SET_CHILD_SUBREAPER), 1);
+        }
+        if self.thp_disable != 0 {
+            // The answer is the flags of Linux 6.18 above the bit that says that it is disabled at all.
+            let flags = self.thp_disable >> 1 << 1;
+            batch.call(
+                "prctl(PR_SET_THP_DISABLE)",
+                libc::SYS_prctl,
+                &[number(libc::PR_SET_THP_DISABLE), 1, flags, 0, 0],
+            );
+        }
+        let mut prctl = |name: &'static str, option: u64, argument: u64| {
+            batch.call(name, libc::SYS_prctl, &[option, argument, 0, 0, 0]);
+        };
+        if self.memory_deny_write_execute != 0 {
+            prctl("prctl(PR_SET_MDWE)", PR_SET_MDWE, self.memory_deny_write_execute);
+        }
+        if self.no_new_privs {
+            prctl("prctl(PR_SET_NO_NEW_PRIVS)", number(libc::PR_SET_NO_NEW_PRIVS), 1);
+        }
+        prctl("prctl(PR_SET_DUMPABLE)", number(libc::PR_SET_DUMPABLE), self.dumpable.min(1));
+        if self.parent_death_signal != 0 {
+            prctl("prctl(PR_SET_PDEATHSIG)", number(libc::PR_SET_PDEATHSIG), self.parent_death_signal.into());
+        }
+    }
+
+    /// Sets from outside what the process `pid` (as we see it) cannot set itself. What is not allowed is told in a note.
+    pub fn rebuild_outside(&self, pid: i32, notes: &mut Vec<String>) {
+        let mut write = |file: &str, value: String| {
+            let path = format!("/proc/{pid}/{file}");
+            let is_set = fs::read_to_string(&path).is_ok_and(|now| now.trim_end() == value);
+            if !is_set && let Err(error) = fs::write(&path, &value) {
+                notes.push(format!("{file} {value} could not be set ({error})"));
+            }
+        };
+        write("oom_score_adj", self.oom_score_adj.to_string());
+        if let Some(filter) = self.coredump_filter {
+            let path = format!("/proc/{pid}/coredump_filter");
+            let value = format!("{filter:08x}");
+            let is_set = fs::read_to_string(&path).is_ok_and(|now| now.trim_end() == value);
+            if !is_set && let Err(error) = fs::write(&path, format!("0x{value}")) {
+                notes.push(format!("coredump_filter {value} could not be set ({error})"));
+            }
+        }
+        for (resource, &(soft, hard)) in (0..).zip(&self.rlimits) {
+            let now = sys::rlimit(pid, resource);
+            if now.as_ref().is_ok_and(|now| *now == (soft, hard)) {
+                continue;
+            }
+            let mut result = sys::set_rlimit(pid, resource, soft, hard);
+            if let (Err(_), Ok((_, highest))) = (&result, now) {
+                // A higher hard limit takes privilege; the soft one may still fit below ours.
+                result = sys::set_rlimit(pid, resource, soft.min(highest), hard.min(highest));
+                if result.is_ok() && soft <= highest {
+                    notes.push(format!("hard limit of resource {resource} stays at {highest} instead of {hard}"));
+                    continue;
+                }
+            }
+            if let Err(error) = result {
+                notes.push(format!("limit of resource {resource} could not be set ({error})"));
+            } else if soft > hard.min(soft) {
+                notes.push(format!("limit of resource {resource} is lower than it was"));
+            }
+        }
+    }
+}

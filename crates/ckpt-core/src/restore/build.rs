@@ -1,0 +1,347 @@
+//! Building the program in its shell: memory, descriptors, threads, signals, timers, and at the very end registers.
+
+use std::collections::BTreeMap;
+
+use ckpt_trace::arch::{self, Interrupted};
+use ckpt_trace::sys::Namespace;
+use ckpt_trace::{Batch, PAGE, Registers, Stopped, begin_wait};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::fill;
+use super::foreground::Terminal;
+use super::index::ImageIndex;
+use super::nest::{Nest, Plan};
+use super::reopen::OpenFiles;
+use super::shell::Shell;
+use crate::Error;
+use crate::proc::Status;
+use crate::resource::memory::{self, Backing, MemoryState, Region};
+use crate::resource::signals;
+use crate::resource::threads::ThreadState;
+
+/// Builds the program and lets it go. Gives the terminal to look after, for a program in the foreground.
+///
+/// # Errors
+/// The first thing that could not be built. The shell is killed then.
+pub fn build(
+    index: &ImageIndex,
+    files: &OpenFiles,
+    nest: &Nest,
+    plan: &Plan,
+    detach: bool,
+    notes: &mut Vec<String>,
+) -> Result<Option<Terminal>, Error> {
+    let state = &index.state;
+    let memory = &index.layout.processes[0].memory;
+    let pending = pending_signals(index);
+    let trap = signals::trap_signal(0, 0, pending);
+    let mut shell = Shell::take(nest.shell, memory, trap)?;
+
+    build_memory(&mut shell, index, files)?;
+    let has_capabilities = shell.capabilities()? != 0;
+    let executable = has_capabilities.then_some(files.executable);
+    if executable.is_none() {
+        notes.push("/proc/self/exe shows ckptctl instead of the program".to_owned());
+    }
+    shell.run(|batch| memory.rebuild_bounds(batch, executable))?;
+    build_process(&mut shell, index, files)?;
+    let mut others = build_threads(&mut shell, index, plan)?;
+    let ids = new_ids(&shell, index, &others)?;
+    if !plan.keeps_ids {
+        patch_ids(&shell, state.threads.as_slice(), &ids)?;
+    }
+    build_timers(&mut shell, index, &ids)?;
+    build_identity(&mut shell, index, plan)?;
+
+    let terminal = Terminal::prepare(index, nest.shell, detach, &mut shell)?;
+    state.process.rebuild_outside(nest.shell, notes);
+    for (thread, tid) in state.threads.iter().zip(std::iter::once(nest.shell).chain(others.iter().map(Stopped::tid))) {
+        thread.rebuild_scheduling(tid, notes).map_err(Error::system("set how threads are scheduled"))?;
+    }
+    requeue_signals(&mut shell, index, &mut others, &ids)?;
+    let waits = begin_waits(&mut shell, &state.threads, others)?;
+    finish(shell, index, waits)?;
+    Ok(terminal)
+}
+
+/// The signals that are pending anywhere in the image, as a mask.
+fn pending_signals(index: &ImageIndex) -> u64 {
+    let state = &index.state;
+    let infos = state.threads.iter().flat_map(|thread| &thread.pending).chain(&state.signals.pending);
+    infos
+        .filter_map(|info| hex::decode(info.get(..2)?).ok()?.first().copied())
+        .filter(|signal| (1..=64).contains(signal))
+        .fold(0, |mask, signal| mask | 1 << (signal - 1))
+}
+
+fn build_memory(shell: &mut Shell, index: &ImageIndex, files: &OpenFiles) -> Result<(), Error> {
+    let memory = &index.layout.processes[0].memory;
+    if let Some((base, old)) = fill::vdso(index)? {
+        let same = shell.vdso()?.is_some_and(|(at, code)| at == base && code == old);
+        if !same {
+            shell.redirect_vdso(base, &old, memory)?;
+        }
+    }
+    map_shared(shell, memory)?;
+    let plain = memory.regions.iter().filter(|region| !is_alias(region, memory));
+    shell.run_each(
+        plain,
+        20,
+        |_| 256,
+        |batch, region| {
+            let file = match region.backing {
+                Backing::File { file, shared, may_write, .. } => {
+                    files.mapped.get(&(file, shared && may_write)).copied()
+                }
+                _ => None,
+            };
+            region.rebuild(batch, file);
+        },
+    )?;
+    fill::fill(shell, index, files.image)?;
+    shell.run_each(&memory.regions, 8, |_| 0, |batch, region| region.rebuild_late(batch))?;
+    shell.run_each(&memory.guards, 1, |_| 0, memory::rebuild_guard)
+}
+
+/// Whether a region shows a part of an object that others show too, or not from its beginning.
+fn is_alias(region: &Region, memory: &MemoryState) -> bool {
+    let Backing::Shared { object, offset } = region.backing else { return false };
+    let is_same = |other: &&Region| matches!(other.backing, Backing::Shared { object: theirs, .. } if theirs == object);
+    offset != 0 || memory.regions.iter().filter(is_same).count() > 1
+}
+
+/// Maps shared memory that appears in several places: as a whole somewhere first, then from there into each place
+/// (`mremap(2)` with an old size of zero makes another mapping of the same memory).
+fn map_shared(shell: &mut Shell, memory: &MemoryState) -> Result<(), Error> {
+    let mut objects: BTreeMap<u64, Vec<(&Region, u64)>> = BTreeMap::new();
+    for region in memory.regions.iter().filter(|region| is_alias(region, memory)) {
+        if let Backing::Shared { object, offset } = region.backing {
+            objects.entry(object).or_default().push((region, offset));
+        }
+    }
+    for regions in objects.values() {
+        let size = regions.iter().map(|(region, offset)| offset + region.size()).max().unwrap_or(PAGE);
+        let scratch = shell.free_range(size)?;
+        let whole = Region { start: scratch, end: scratch + size, traits: Vec::new(), ..regions[0].0.clone() };
+        shell.run(|batch| whole.rebuild(batch, None))?;
+        let flags = u64::from((libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED).unsigned_abs());
+        shell.run_each(
+            regions,
+            20,
+            |_| 256,
+            |batch, (region, offset)| {
+                batch.call("mremap", libc::SYS_mremap, &[scratch + offset, 0, region.size(), flags, region.start]);
+                region.rebuild_traits(batch);
+            },
+        )?;
+        shell.run(|batch| {
+            batch.call("munmap", libc::SYS_munmap, &[scratch, size]);
+        })?;
+    }
+    Ok(())
+}
+
+/// Directory, mask, actions, and descriptors under their numbers.
+fn build_process(shell: &mut Shell, index: &ImageIndex, files: &OpenFiles) -> Result<(), Error> {
+    let state = &index.state;
+    shell.run(|batch| {
+        state.process.rebuild_early(batch);
+        state.signals.rebuild(batch);
+    })?;
+    let below = u64::from((files.base - 1).unsigned_abs());
+    shell.run(|batch| {
+        batch.call("close_range", libc::SYS_close_range, &[0, below, 0]);
+    })?;
+    shell.run_each(
+        &files.descriptors,
+        1,
+        |_| 0,
+        |batch, &(source, target, close_on_exec)| {
+            let flags = if close_on_exec { u64::from(libc::O_CLOEXEC.unsigned_abs()) } else { 0 };
+            let (source, target) = (u64::from(source.unsigned_abs()), u64::from(target.unsigned_abs()));
+            batch.call("dup3", libc::SYS_dup3, &[source, target, flags]);
+        },
+    )?;
+    shell.run(|batch| {
+        batch.call("close_range", libc::SYS_close_range, &[below + 1, u64::from(u32::MAX), 0]);
+    })
+}
+
+/// Makes the other threads and lets each tell the kernel about itself.
+fn build_threads(shell: &mut Shell, index: &ImageIndex, plan: &Plan) -> Result<Vec<Stopped>, Error> {
+    let threads = &index.state.threads;
+    let mut others = Vec::with_capacity(threads.len());
+    for thread in &threads[1..] {
+        let made = shell.make_thread(plan.keeps_ids.then_some(thread.tid))?;
+        let mut batch = shell.injection.batch();
+        thread.rebuild(&mut batch);
+        let (made, outcome) = shell.injection.run(made, &shell.memory, batch)?;
+        outcome.all()?;
+        others.push(made);
+    }
+    shell.run(|batch| threads[0].rebuild(batch))?;
+    Ok(others)
+}
+
+/// Old ids and the ids of now, as the program sees them.
+fn new_ids(shell: &Shell, index: &ImageIndex, others: &[Stopped]) -> Result<BTreeMap<i32, i32>, Error> {
+    let mut ids = BTreeMap::new();
+    let tids = std::iter::once(shell.pid).chain(others.iter().map(Stopped::tid));
+    for (thread, tid) in index.state.threads.iter().zip(tids) {
+        let inner = Status::of_thread(shell.pid, tid)?.ns_pid.last().copied().unwrap_or(tid);
+        ids.insert(thread.tid, inner);
+    }
+    Ok(ids)
+}
+
+/// Where ids have changed, writes the new ones over those that the C library keeps: at the address that it asked the
+/// kernel to clear when the thread ends.
+fn patch_ids(shell: &Shell, threads: &[ThreadState], ids: &BTreeMap<i32, i32>) -> Result<(), Error> {
+    for thread in threads {
+        let mut cached = [0; 4];
+        let at = thread.clear_child_tid;
+        let Some(new) = ids.get(&thread.tid) else { continue };
+        if at != 0 && shell.memory.read(at, &mut cached).is_ok() && i32::from_le_bytes(cached) == thread.tid {
+            shell.memory.write(at, &new.to_le_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+fn build_timers(shell: &mut Shell, index: &ImageIndex, ids: &BTreeMap<i32, i32>) -> Result<(), Error> {
+    let timers = &index.state.timers;
+    let new_tid = |tid: i32| ids.get(&tid).copied().unwrap_or(tid);
+    if timers.posix.is_empty() {
+        return Ok(());
+    }
+    let mut batch = shell.injection.batch();
+    let probe = batch.call("prctl", libc::SYS_prctl, &[77, 2, 0, 0, 0]);
+    let has_restore_ids = shell.try_batch(batch)?.result(probe).is_ok();
+    shell.run(|batch| timers.rebuild(batch, has_restore_ids, new_tid))
+}
+
+/// Who the program is, and what it may: from here on the shell has no more rights than the program had.
+fn build_identity(shell: &mut Shell, index: &ImageIndex, plan: &Plan) -> Result<(), Error> {
+    let state = &index.state;
+    let credentials = &state.credentials;
+    let is_root = rustix::process::geteuid().is_root();
+    let held = shell.capabilities()?;
+    shell.run(|batch| {
+        if is_root && !plan.namespaces.contains(&Namespace::User) {
+            credentials.rebuild_ids(batch);
+        }
+    })?;
+    let held = held & shell.capabilities()?;
+    shell.run(|batch| {
+        credentials.rebuild_capabilities(batch, held);
+        state.process.rebuild_late(batch);
+    })
+}
+
+/// Sends pending signals again, each thread to itself and the first one to the process.
+fn requeue_signals(
+    shell: &mut Shell,
+    index: &ImageIndex,
+    others: &mut Vec<Stopped>,
+    ids: &BTreeMap<i32, i32>,
+) -> Result<(), Error> {
+    let state = &index.state;
+    let id = |tid: i32| ids.get(&tid).copied().unwrap_or(tid);
+    let pid = id(state.threads[0].tid);
+    let mut done = Vec::with_capacity(others.len());
+    for (thread, stopped) in state.threads[1..].iter().zip(std::mem::take(others)) {
+        let mut stopped = stopped;
+        stopped.set_signal_mask(u64::MAX)?;
+        if !thread.pending.is_empty() {
+            let mut batch = shell.injection.batch();
+            signals::requeue(&mut batch, pid, Some(id(thread.tid)), &thread.pending);
+            let (after, outcome) = shell.injection.run(stopped, &shell.memory, batch)?;
+            outcome.all()?;
+            stopped = after;
+        }
+        done.push(stopped);
+    }
+    *others = done;
+    shell.thread()?.set_signal_mask(u64::MAX)?;
+    shell.run(|batch| {
+        signals::requeue(batch, pid, Some(pid), &state.threads[0].pending);
+        signals::requeue(batch, pid, None, &state.signals.pending);
+    })
+}
+
+/// A thread with the registers with which it will go on.
+struct Ready {
+    thread: Stopped,
+    registers: Registers,
+}
+
+/// Lets every thread that was waiting with a time limit begin that wait again, with the time that was left.
+fn begin_waits(shell: &mut Shell, states: &[ThreadState], others: Vec<Stopped>) -> Result<Vec<Ready>, Error> {
+    let first = shell.take_thread()?;
+    let mut ready = Vec::with_capacity(states.len());
+    for (state, thread) in states.iter().zip(std::iter::once(first).chain(others)) {
+        let words: [u64; arch::REGISTER_WORDS] = state
+            .registers
+            .as_slice()
+            .try_into()
+            .map_err(|_| Error::restore("a thread has not all registers", "take another image"))?;
+        let mut registers = Registers::from_words(words);
+        let thread = match &state.wait {
+            Some(wait) if registers.interrupted() == Some(Interrupted::RestartBlock) => {
+                let limit = shell.timespec(wait.remaining)?;
+                let (thread, result) = begin_wait(thread, shell.syscall_at(), wait.call, wait.arguments(limit))?;
+                if result == arch::RESTART_BLOCK {
+                    registers.set_call_restart()
+                } else {
+                    registers.finish_call(result)
+                }
+                thread
+            }
+            None if registers.interrupted() == Some(Interrupted::RestartBlock) => {
+                registers.set_call_again();
+                thread
+            }
+            _ => thread,
+        };
+        ready.push(Ready { thread, registers });
+    }
+    Ok(ready)
+}
+
+/// The last steps: timers run, our pages go, registers and masks are set, and all threads are let go.
+fn finish(mut shell: Shell, index: &ImageIndex, ready: Vec<Ready>) -> Result<(), Error> {
+    let state = &index.state;
+    let mut ready = ready.into_iter();
+    let Some(Ready { thread, registers }) = ready.next() else { return Ok(()) };
+    shell.put_thread(thread);
+    let locks_future = index.layout.processes[0].memory.locks_future;
+    shell.run(|batch: &mut Batch| {
+        if locks_future {
+            batch.call("mlockall", libc::SYS_mlockall, &[libc::MCL_FUTURE.unsigned_abs().into()]);
+        }
+        state.timers.start(batch);
+    })?;
+    let pid = shell.pid;
+    let first = shell.release()?;
+    let threads: Vec<Ready> = std::iter::once(Ready { thread: first, registers }).chain(ready).collect();
+    let components = index.layout.machine.xsave_components();
+    for (Ready { thread, registers }, saved) in threads.iter().zip(&state.threads) {
+        let extended = arch::relayout(&saved.extended, &components).ok_or_else(|| Error::Foreign {
+            path: index.path.clone(),
+            what: "the program's registers do not exist on this processor".to_owned(),
+            advice: "restore it on a machine with the same processor features".to_owned(),
+        })?;
+        thread.set_extended_state(&extended)?;
+        thread.set_registers(registers)?;
+        thread.set_signal_mask(saved.signal_mask)?;
+    }
+    if let (Some(_), Some(pid)) = (state.signals.stopped_by, Pid::from_raw(pid)) {
+        // Whichever signal stopped it, a stop is a stop; SIGSTOP cannot be blocked or ignored.
+        kill_process(pid, Signal::STOP)
+            .map_err(|error| Error::System { what: "stop the program again".to_owned(), source: error.into() })?;
+    }
+    for Ready { thread, .. } in threads {
+        thread.detach()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! What an image file holds and where: read once, without the memory's contents.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Seek};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use ckpt_image::{Content, ImageError, ImageReader, PageRange, Stored};
+use ckpt_trace::arch;
+
+use crate::Error;
+use crate::resource::{Layout, ProcessState};
+
+/// An opened image.
+pub struct ImageIndex {
+    /// Its path, for messages.
+    pub path: PathBuf,
+    /// The file itself.
+    pub file: File,
+    /// Its layout.
+    pub layout: Layout,
+    /// Its state.
+    pub state: ProcessState,
+    /// Its page runs.
+    pub runs: Vec<PageRun>,
+    /// The pieces of carried files, by file: offset and where.
+    pub pieces: BTreeMap<u64, Vec<(u64, Stored)>>,
+}
+
+/// Pages that are stored together.
+pub struct PageRun {
+    /// Which pages.
+    pub ranges: Vec<PageRange>,
+    /// Where their bytes are.
+    pub stored: Stored,
+}
+
+impl ImageIndex {
+    /// Opens an image and reads all but its data, of which only the place is noted.
+    ///
+    /// # Errors
+    /// [`Error::Image`], [`Error::Foreign`] for another architecture.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Image { path: path.to_path_buf(), source };
+        let file = File::open(path).map_err(Error::file("read", path))?;
+        if file.metadata().is_ok_and(|stat| stat.is_dir()) {
+            return Err(Error::file("read", path)(std::io::ErrorKind::IsADirectory.into()));
+        }
+        let mut reader = ImageReader::new(BufReader::new(&file)).map_err(failed)?;
+        let architecture = reader.header().architecture;
+        if architecture != arch::ELF_MACHINE {
+            return Err(Error::Foreign {
+                path: path.to_path_buf(),
+                what: format!("it was made on another architecture (ELF machine {architecture})"),
+                advice: "restore it on such a machine".to_owned(),
+            });
+        }
+        let (mut layout, mut state) = (None, None);
+        let (mut runs, mut pieces) = (Vec::new(), BTreeMap::<u64, Vec<(u64, Stored)>>::new());
+        while let Some(record) = reader.next_record().map_err(failed)? {
+            match record.content {
+                Content::Layout => layout = Some(reader.read_json::<Layout>().map_err(failed)?),
+                Content::State { name } if name == "process" => {
+                    state = Some(reader.read_json::<ProcessState>().map_err(failed)?);
+                }
+                Content::State { .. } => skip(&mut reader).map_err(failed)?,
+                Content::Pages { ranges, .. } => {
+                    runs.push(PageRun { ranges, stored: record.data });
+                    skip(&mut reader).map_err(failed)?;
+                }
+                Content::FileData { file, offset } => {
+                    pieces.entry(file).or_default().push((offset, record.data));
+                    skip(&mut reader).map_err(failed)?;
+                }
+            }
+        }
+        drop(reader);
+        let incomplete = |what: &str| failed(ImageError::Damaged { position: 0, what: format!("it has no {what}") });
+        let layout = layout.ok_or_else(|| incomplete("layout"))?;
+        let state = state.ok_or_else(|| incomplete("state"))?;
+        let index = Self { path: path.to_path_buf(), file, layout, state, runs, pieces };
+        index.check().map_err(|what| failed(ImageError::Damaged { position: 0, what }))?;
+        Ok(index)
+    }
+
+    /// Whether what the JSON says makes sense together: it may have been written by anyone.
+    fn check(&self) -> Result<(), String> {
+        let [process] = self.layout.processes.as_slice() else {
+            return Err(format!("it holds {} processes and not one", self.layout.processes.len()));
+        };
+        let files = self.layout.files.len() as u64;
+        if self.layout.files.iter().zip(0..).any(|(file, id)| file.id != id) {
+            return Err("its files are not numbered in order".to_owned());
+        }
+        if process.memory.executable >= files {
+            return Err("its executable is not in its table of files".to_owned());
+        }
+        let mut end = 0;
+        for region in &process.memory.regions {
+            let is_whole = [region.start, region.end].iter().all(|addr| addr % ckpt_trace::PAGE == 0);
+            if !is_whole || region.start < end || region.end <= region.start || region.end > arch::USER_END {
+                return Err(format!("the region at {:#x} cannot be", region.start));
+            }
+            end = region.end;
+            if let crate::resource::memory::Backing::File { file, .. } = region.backing
+                && file >= files
+            {
+                return Err(format!("the region at {:#x} shows a file that is not in the table", region.start));
+            }
+        }
+        let state = &self.state;
+        if state.threads.is_empty() || state.threads[0].tid != process.pid {
+            return Err("its first thread is not the process".to_owned());
+        }
+        if state.threads.iter().any(|thread| thread.registers.len() != arch::REGISTER_WORDS) {
+            return Err("a thread has not all registers".to_owned());
+        }
+        let descriptions = state.descriptors.descriptions.len();
+        let is_wrong = |d: &crate::resource::descriptors::Descriptor| {
+            d.description >= descriptions || !(0..1 << 20).contains(&d.fd)
+        };
+        if state.descriptors.descriptors.iter().any(is_wrong) {
+            return Err("a descriptor has no open file".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Reads, checks and decodes stored data; `buffer` and `out` keep their memory between calls.
+    ///
+    /// # Errors
+    /// [`Error::Image`] when it is damaged.
+    pub fn read(&self, stored: &Stored, buffer: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), Error> {
+        self.read_verified(stored, buffer)?;
+        stored.decode(buffer, out).map_err(|source| Error::Image { path: self.path.clone(), source })
+    }
+
+    /// Reads and checks stored data.
+    ///
+    /// # Errors
+    /// [`Error::Image`] when it is damaged.
+    pub fn read_verified(&self, stored: &Stored, buffer: &mut Vec<u8>) -> Result<(), Error> {
+        buffer.resize(usize::try_from(stored.stored_len).unwrap_or_default(), 0);
+        self.file.read_exact_at(buffer, stored.position).map_err(Error::file("read", &self.path))?;
+        stored.verify(buffer).map_err(|source| Error::Image { path: self.path.clone(), source })
+    }
+}
+
+fn skip<R: std::io::Read + Seek>(reader: &mut ImageReader<R>) -> Result<(), ImageError> {
+    reader.skip_data()
+}

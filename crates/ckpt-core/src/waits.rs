@@ -1,0 +1,130 @@
+//! Waits with a time limit that a freeze cuts into, and how much of the limit is left.
+//!
+//! The kernel keeps the end of an interrupted `nanosleep`, `poll` or timed futex in the thread's restart block, which
+//! cannot be read. `nanosleep` tells the rest where its caller asked for it. For the others it is the limit less the
+//! time since the thread went to sleep, which `/proc/PID/task/TID/sched` shows (`se.exec_start`), read before the freeze.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use ckpt_trace::arch::Interrupted;
+use ckpt_trace::{Memory, Registers, Tid};
+
+use crate::proc::{self, Stat, SyscallState};
+use crate::resource::threads::Wait;
+
+/// A thread that was in a call with a time limit when we looked, and for how long it had been asleep.
+#[derive(Debug, Clone, Copy)]
+pub struct Sleeper {
+    call: i64,
+    args: [u64; 6],
+    asleep: u64,
+    seen: Instant,
+}
+
+const FUTEX_COMMAND: u64 = 0x7f;
+const FUTEX_WAIT: u64 = 0;
+const SECOND: u64 = 1_000_000_000;
+/// The scheduler's clock is not exactly the one that timers go by. Too long a wait is a delay, too short a fault.
+const MARGIN: u64 = 1_000_000;
+
+/// The threads of a process that are in calls which use a restart block.
+pub fn sleepers(pid: Tid) -> BTreeMap<Tid, Sleeper> {
+    let mut found = BTreeMap::new();
+    for tid in proc::tree::threads(pid).unwrap_or_default() {
+        let Ok(SyscallState::Blocked { nr: call, args, .. }) = SyscallState::of(pid, tid) else { continue };
+        if has_hidden_rest(call, &args)
+            && let Some(asleep) = time_asleep(pid, tid)
+        {
+            found.insert(tid, Sleeper { call, args, asleep, seen: Instant::now() });
+        }
+    }
+    found
+}
+
+/// Whether only the kernel knows how much of the limit is left.
+fn has_hidden_rest(call: i64, args: &[u64; 6]) -> bool {
+    match call {
+        libc::SYS_poll => args[2].cast_signed() as i32 > 0,
+        libc::SYS_nanosleep => args[1] == 0,
+        libc::SYS_clock_nanosleep => args[3] == 0,
+        libc::SYS_futex => args[1] & FUTEX_COMMAND == FUTEX_WAIT && args[3] != 0,
+        _ => false,
+    }
+}
+
+/// How long a sleeping thread has been asleep, in nanoseconds, by the clock of the processor that it last ran on.
+fn time_asleep(pid: Tid, tid: Tid) -> Option<u64> {
+    let fell_asleep = proc::sched::exec_start(pid, tid).ok()??;
+    let processor = usize::try_from(Stat::of_thread(pid, tid).ok()?.processor).ok()?;
+    let us = rustix::thread::gettid().as_raw_nonzero().get();
+    let before = ckpt_trace::sys::affinity(us).ok()?;
+    let mut only = vec![0_u8; before.len()];
+    *only.get_mut(processor / 8)? |= 1 << (processor % 8);
+    // Running on that processor brings our own reading of its clock up to date.
+    ckpt_trace::sys::set_affinity(us, &only).ok()?;
+    rustix::thread::sched_yield();
+    let now = proc::sched::exec_start(us, us);
+    ckpt_trace::sys::set_affinity(us, &before).ok()?;
+    now.ok()??.checked_sub(fell_asleep)
+}
+
+/// What has to be done elsewhere for a thread to go on with the wait that it is in: `None` where making the call again
+/// is enough.
+pub fn wait_of(registers: &Registers, memory: &Memory, sleeper: Option<&Sleeper>) -> Option<Wait> {
+    if registers.interrupted() != Some(Interrupted::RestartBlock) {
+        return None;
+    }
+    let (call, args) = registers.syscall()?;
+    let told = match call {
+        libc::SYS_nanosleep if args[1] != 0 => timespec(memory, args[1]),
+        libc::SYS_clock_nanosleep if args[3] != 0 => timespec(memory, args[3]),
+        _ => None,
+    };
+    let limit = || match call {
+        libc::SYS_nanosleep => timespec(memory, args[0]),
+        libc::SYS_clock_nanosleep => timespec(memory, args[2]),
+        libc::SYS_poll => Some((args[2] & 0xffff_ffff) * 1_000_000),
+        // Other futex commands give an instant, not a duration.
+        libc::SYS_futex if args[1] & FUTEX_COMMAND == FUTEX_WAIT => timespec(memory, args[3]),
+        _ => None,
+    };
+    let asleep = sleeper.filter(|sleeper| (sleeper.call, sleeper.args) == (call, args)).map_or(0, |sleeper| {
+        let since = u64::try_from(sleeper.seen.elapsed().as_nanos()).unwrap_or_default();
+        (sleeper.asleep + since).saturating_sub(MARGIN)
+    });
+    let remaining = told.or_else(|| limit().map(|limit| limit.saturating_sub(asleep)));
+    remaining.map(|remaining| Wait { call, args, remaining })
+}
+
+/// Calls that return EINTR for any stop of the thread, even one without a signal (signal(7), "Interruption of system
+/// calls and library functions by stop signals"), and which can be made again with the same arguments.
+pub fn is_never_restarted(call: i64) -> bool {
+    matches!(
+        call,
+        libc::SYS_epoll_wait
+            | libc::SYS_epoll_pwait
+            | libc::SYS_epoll_pwait2
+            | libc::SYS_semop
+            | libc::SYS_semtimedop
+            | libc::SYS_rt_sigtimedwait
+            | libc::SYS_msgrcv
+            | libc::SYS_msgsnd
+            | libc::SYS_io_getevents
+            | libc::SYS_read
+            | libc::SYS_readv
+            | libc::SYS_recvfrom
+            | libc::SYS_recvmsg
+            | libc::SYS_recvmmsg
+            | libc::SYS_accept
+            | libc::SYS_accept4
+            | libc::SYS_sendto
+            | libc::SYS_sendmsg
+    )
+}
+
+fn timespec(memory: &Memory, at: u64) -> Option<u64> {
+    let seconds = memory.read_u64(at).ok()?;
+    let nanoseconds = memory.read_u64(at + 8).ok()?;
+    Some(seconds.saturating_mul(SECOND).saturating_add(nanoseconds))
+}

@@ -1,0 +1,111 @@
+//! How an error ends the program: one line on stderr, an exit status, and with `--json` an object on stdout.
+
+use std::fmt;
+
+use ckpt_core::Class;
+use serde_json::{Map, Value, json};
+
+use crate::{output, text};
+
+/// An error of the command line's own, with its class.
+#[derive(Debug)]
+pub struct Failure {
+    /// Which kind of failure it is.
+    pub class: Class,
+    /// What happened, to what, and what to do.
+    pub message: String,
+    /// More members for the JSON object.
+    pub details: Map<String, Value>,
+}
+
+impl Failure {
+    /// A failure without more details.
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), details: Map::new() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Tells an error and gives the exit status.
+pub fn tell(error: &anyhow::Error, json: bool) -> i32 {
+    let class = class(error);
+    let message = text::plain(&format!("{error:#}"));
+    eprintln!("ckptctl: {message}");
+    if json {
+        let mut object = Map::new();
+        object.insert("error".to_owned(), message.into());
+        object.insert("class".to_owned(), name(class).into());
+        object.insert("exit".to_owned(), json!(class as i32));
+        if let Some(failure) = error.downcast_ref::<Failure>() {
+            object.extend(failure.details.clone());
+        }
+        // The error was told on stderr already, and there is no third place.
+        let _ = output::print_json(&object);
+    }
+    class as i32
+}
+
+/// The class of an error: that of the engine's error or of ours in its chain, else [`Class::Failed`].
+fn class(error: &anyhow::Error) -> Class {
+    error
+        .chain()
+        .find_map(|cause| {
+            let engine = cause.downcast_ref::<ckpt_core::Error>().map(ckpt_core::Error::class);
+            engine.or_else(|| cause.downcast_ref::<Failure>().map(|failure| failure.class))
+        })
+        .unwrap_or(Class::Failed)
+}
+
+/// The class as scripts read it in the JSON object.
+fn name(class: Class) -> &'static str {
+    match class {
+        Class::Failed => "failed",
+        Class::Usage => "usage",
+        Class::CannotCheckpoint => "cannot_checkpoint",
+        Class::NotPermitted => "not_permitted",
+        Class::Remote => "remote",
+        Class::BadImage => "bad_image",
+        Class::RestoreFailed => "restore_failed",
+        Class::Cancelled => "cancelled",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_class_is_found_under_context() {
+        let engine = anyhow::Error::new(ckpt_core::Error::NoProcess { pid: 7 });
+        assert_eq!(class(&engine), Class::Failed);
+        let cancelled = anyhow::Error::new(ckpt_core::Error::Cancelled).context("while saving");
+        assert_eq!(class(&cancelled), Class::Cancelled);
+        let ours = anyhow::Error::new(Failure::new(Class::BadImage, "damaged"));
+        assert_eq!(class(&ours), Class::BadImage);
+        assert_eq!(class(&anyhow::anyhow!("anything")), Class::Failed);
+    }
+
+    #[test]
+    fn exit_statuses_are_those_of_the_documentation() {
+        let documented = [
+            (Class::Failed, 1),
+            (Class::Usage, 2),
+            (Class::CannotCheckpoint, 3),
+            (Class::NotPermitted, 4),
+            (Class::Remote, 5),
+            (Class::BadImage, 6),
+            (Class::RestoreFailed, 7),
+            (Class::Cancelled, 130),
+        ];
+        for (class, status) in documented {
+            assert_eq!(class as i32, status, "{}", name(class));
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! `ckptctl`: the verbs of the command line.
+//!
+//! One module per verb, each with a function that does it and returns the exit status; [`cli`] says what they are called
+//! and [`failure`] how an error becomes one line and an exit status.
+
+#![forbid(unsafe_code)]
+
+mod cancel;
+mod checkpoint;
+mod cli;
+mod compile;
+mod demo;
+mod doctor;
+mod export;
+mod failure;
+mod image;
+mod inspect;
+mod jobs;
+mod output;
+mod restore;
+mod text;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Verb};
+
+fn main() -> ExitCode {
+    let verb = Cli::parse().verb;
+    let json = verb.prints_json();
+    let status = run(verb).unwrap_or_else(|error| failure::tell(&error, json));
+    ExitCode::from(u8::try_from(status).unwrap_or(1))
+}
+
+fn run(verb: Verb) -> anyhow::Result<i32> {
+    match verb {
+        Verb::Checkpoint(args) => checkpoint::checkpoint(&args),
+        Verb::Restore(args) => restore::restore(&args),
+        Verb::Run(args) => jobs::run(&args),
+        Verb::Ps(args) => jobs::ps(&args),
+        Verb::Inspect(args) => inspect::inspect(&args),
+        Verb::Verify(args) => verify::verify(&args),
+        Verb::Export(args) => export::export(&args),
+        Verb::Build(args) => compile::build(&args),
+        Verb::Cc(args) => compile::cc(&args.args),
+        Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Demo => demo::demo(),
+    }
+}

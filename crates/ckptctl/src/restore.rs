@@ -1,0 +1,34 @@
+//! `restore`: bring a program back.
+
+use ckpt_core::{Ending, RestoreOptions};
+
+use crate::cli::RestoreArgs;
+use crate::{output, text};
+
+/// Restores an image; in the foreground the status is the program's own.
+pub fn restore(args: &RestoreArgs) -> anyhow::Result<i32> {
+    let options =
+        RestoreOptions { nest: args.nest, files: args.files, ignore_cpu: args.ignore_cpu, detach: args.detach };
+    let restored = ckpt_core::restore(&args.file, &options)?;
+    for note in &restored.report().notes {
+        eprintln!("ckptctl: note: {}", text::plain(note));
+    }
+    if !args.detach {
+        return Ok(status(restored.wait()?));
+    }
+    if args.json {
+        output::print_json(restored.report())?;
+    } else {
+        output::print(&format!("{}\n", restored.pid()))?;
+    }
+    restored.detach();
+    Ok(0)
+}
+
+/// As a shell tells how a program ended.
+pub fn status(ending: Ending) -> i32 {
+    match ending {
+        Ending::Exited(status) => status,
+        Ending::Signaled(signal) => 128 + signal,
+    }
+}

@@ -1,0 +1,306 @@
+//! Bad images, processes that cannot be had, disks that are full: one clear line, nothing left behind, nobody harmed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ckpt_image::{FileHeader, HEADER_LEN, MAJOR, MINOR};
+use ckpt_tests::{Case, Ending, Roundtrip, Running, Suite, Who, Whos, skip};
+use rustix::process::{Pid, Signal, kill_process};
+
+pub fn add(suite: &mut Suite) {
+    suite.add("bad_image::truncated_anywhere", Whos::User, truncated);
+    suite.add("bad_image::any_byte_corrupted", Whos::User, corrupted);
+    suite.add("bad_image::empty_foreign_missing_directory", Whos::Both, not_an_image);
+    suite.add("bad_image::newer_version", Whos::User, |case| {
+        with_header(case, |header| FileHeader { major: MAJOR + 1, ..header }, "version|newer")
+    });
+    suite.add("bad_image::newer_minor_version_is_read_or_named", Whos::User, newer_minor);
+    suite.add("bad_image::other_architecture", Whos::User, |case| {
+        with_header(case, |header| FileHeader { architecture: 183, ..header }, "aarch64|architecture|processor|machine")
+    });
+    suite.add("bad_process::gone", Whos::Both, gone);
+    suite.add("bad_process::of_somebody_else", Whos::Root, of_somebody_else);
+    suite.add("bad_process::kernel_thread", Whos::Both, kernel_thread);
+    suite.add("bad_process::zombie", Whos::Both, zombie);
+    suite.add("bad_process::already_traced", Whos::Both, traced);
+    suite.add("bad_process::dies_during_the_checkpoint", Whos::Both, dies);
+    suite.add("bad_process::itself_and_nonsense", Whos::Both, nonsense);
+    suite.add("bad_target::full_disk", Whos::Root, full_disk);
+    suite.add("bad_target::unwritable_or_missing_directory", Whos::Both, unwritable);
+    suite.add("bad_target::engine_killed_at_any_moment", Whos::Both, engine_killed);
+}
+
+/// A sound image of a small program that has been ended.
+fn image(case: &Case) -> Result<PathBuf> {
+    let program = Roundtrip::of("crowd").start(case)?;
+    let image = case.path("image");
+    case.checkpoint(program.pid(), &image, &["--stop"])?;
+    Ok(image)
+}
+
+fn restore(case: &Case, image: &Path) -> Command {
+    let mut command = case.ckptctl(["restore"]);
+    command.arg(image);
+    command
+}
+
+fn is_refused(case: &Case, image: &Path, what: &str) -> Result<()> {
+    let path = image.display().to_string();
+    for verb in ["verify", "restore"] {
+        let finished = case.run(case.ckptctl([verb]).arg(image))?;
+        finished.expect_refusal(&[6], &[&path, what]).with_context(|| verb.to_owned())?;
+    }
+    Ok(())
+}
+
+fn truncated(case: &Case) -> Result<()> {
+    let bytes = fs::read(image(case)?)?;
+    let mut lengths = vec![1, 10, HEADER_LEN - 1, HEADER_LEN, HEADER_LEN + 1, bytes.len() - 1];
+    lengths.extend((1..12).map(|n| bytes.len() * n / 12));
+    for length in lengths {
+        let cut = case.write("cut", &bytes[..length])?;
+        is_refused(case, &cut, "").with_context(|| format!("{length} of {}", bytes.len()))?;
+    }
+    Ok(())
+}
+
+fn corrupted(case: &Case) -> Result<()> {
+    let bytes = fs::read(image(case)?)?;
+    case.go()?;
+    let count = 60;
+    for n in 0..=count {
+        let mut bad = bytes.clone();
+        let at = (bytes.len() - 1) * n / count;
+        bad[at] ^= 0x10;
+        let file = case.write("corrupted", &bad)?;
+        // Alignment between records means nothing: either the damage is found or it does none.
+        let verified = case.run(case.ckptctl(["verify"]).arg(&file))?;
+        if verified.ending == Ending::Exited(0) {
+            let finished = case.run(&mut restore(case, &file))?.expect(0)?;
+            ensure!(finished.stdout.ends_with("as expected\n"), "byte {at}: {finished:?}");
+        } else {
+            is_refused(case, &file, "").with_context(|| format!("byte {at}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn not_an_image(case: &Case) -> Result<()> {
+    is_refused(case, &case.write("empty", "")?, "empty")?;
+    is_refused(case, &case.write("text", "CKPT, but not at all an image\n".repeat(10))?, "not")?;
+    is_refused(case, &case.write("elf", fs::read("/bin/true")?)?, "not")?;
+    is_refused(case, &case.write("zeros", [0; 100_000])?, "not")?;
+    for path in [case.path("missing"), case.make_dir("directory")?] {
+        let name = path.display().to_string();
+        case.run(&mut restore(case, &path))?.expect_refusal(&[1, 6], &[&name])?;
+    }
+    Ok(())
+}
+
+fn patched(case: &Case, patch: impl Fn(FileHeader) -> FileHeader) -> Result<PathBuf> {
+    let mut bytes = fs::read(image(case)?)?;
+    let header = FileHeader::decode(&bytes)?;
+    bytes[..HEADER_LEN].copy_from_slice(&patch(header).encode());
+    case.write("patched", bytes)
+}
+
+fn with_header(case: &Case, patch: impl Fn(FileHeader) -> FileHeader, what: &str) -> Result<()> {
+    is_refused(case, &patched(case, patch)?, what)
+}
+
+fn newer_minor(case: &Case) -> Result<()> {
+    let file = patched(case, |header| FileHeader { minor: MINOR + 1, ..header })?;
+    case.go()?;
+    let finished = case.run(&mut restore(case, &file))?;
+    if finished.ending == Ending::Exited(0) {
+        ensure!(finished.stdout.ends_with("as expected\n"), "{finished:?}");
+        return Ok(());
+    }
+    finished.expect_refusal(&[6], &["version|newer"]).map(drop)
+}
+
+/// A checkpoint that must fail in this way and leave nothing.
+fn fails(case: &Case, pid: i32, statuses: &[i32], names: &[&str]) -> Result<()> {
+    let images = case.make_dir("images")?;
+    let mut command = case.checkpoint_command(pid, &images.join("image"), &["--stop"]);
+    case.run(&mut command)?.expect_refusal(statuses, names)?;
+    Case::expect_only(&images, &[])
+}
+
+fn gone(case: &Case) -> Result<()> {
+    let mut program = Roundtrip::of("crowd").start(case)?;
+    let pid = program.pid();
+    program.kill()?;
+    fails(case, pid, &[1], &[&pid.to_string()])
+}
+
+/// The ordinary user must not have root's program; the program does not notice.
+fn of_somebody_else(case: &Case) -> Result<()> {
+    let mut program = Roundtrip::of("count").start(case)?;
+    let pid = program.pid().to_string();
+    let images = case.make_dir("images")?;
+    fs::set_permissions(&images, fs::Permissions::from_mode(0o777))?;
+    let mut command = case.command_as(Who::User, case.stage().ckptctl());
+    command.args(["checkpoint", "--stop", "--pid", &pid, "-o"]).arg(images.join("image"));
+    case.run(&mut command)?.expect_refusal(&[4], &[&pid])?;
+    Case::expect_only(&images, &[])?;
+    goes_on_counting(case, &mut program)
+}
+
+fn kernel_thread(case: &Case) -> Result<()> {
+    if fs::read_to_string("/proc/2/comm").ok().as_deref() != Some("kthreadd\n") {
+        return skip("no kernel threads are seen here (a container)");
+    }
+    fails(case, 2, &[3, 4], &["2", "kernel|not permitted|belongs|another user"])
+}
+
+fn zombie(case: &Case) -> Result<()> {
+    let program = Roundtrip::of("zombie").start(case)?;
+    let said = program.stdout();
+    let child = said.split_whitespace().nth(1).context("no zombie")?;
+    fails(case, child.parse()?, &[3], &[child, "zombie|ended|dead"])
+}
+
+fn traced(case: &Case) -> Result<()> {
+    let mut program = Roundtrip::of("count").start(case)?;
+    let tracer = Roundtrip::of("traced").args(&[&program.pid().to_string()]).start(case)?;
+    let (pid, by) = (program.pid().to_string(), tracer.pid().to_string());
+    fails(case, program.pid(), &[3], &[&pid, &by, "trace|debug|gdb"])?;
+    goes_on_counting(case, &mut program)
+}
+
+fn dies(case: &Case) -> Result<()> {
+    let images = case.make_dir("images")?;
+    let image = images.join("image");
+    for round in 0..20u64 {
+        let mut program = Roundtrip::of("count").start(case)?;
+        let mut engine = case.start(&mut case.checkpoint_command(program.pid(), &image, &[]))?;
+        // The moment is the test's subject; over the rounds it wanders through the checkpoint.
+        std::thread::sleep(Duration::from_micros(round * 700));
+        program.kill()?;
+        let ending = engine.wait()?;
+        if ending == Ending::Exited(0) {
+            Case::expect_only(&images, &["image"])?;
+            case.run(case.ckptctl(["verify"]).arg(&image))?.expect(0)?;
+            fs::remove_file(&image)?;
+        } else {
+            let said = engine.stderr();
+            let known = matches!(ending, Ending::Exited(1 | 3));
+            ensure!(known && said.lines().count() == 1, "round {round}: {ending:?}, {said:?}");
+            Case::expect_only(&images, &[])?;
+        }
+    }
+    Ok(())
+}
+
+fn nonsense(case: &Case) -> Result<()> {
+    for arguments in [
+        &["checkpoint", "--pid", "0", "-o", "image"][..],
+        &["checkpoint", "--pid", "-5", "-o", "image"],
+        &["checkpoint", "--pid", "99999999", "-o", "image"],
+        &["checkpoint", "--pid", "x", "-o", "image"],
+        &["checkpoint", "--pid", "1"],
+        &["restore"],
+        &["restore", "a", "--nest", "perhaps"],
+        &["nosuchverb"],
+    ] {
+        let finished = case.run(&mut case.ckptctl(arguments))?;
+        let known = matches!(finished.ending, Ending::Exited(1 | 2));
+        ensure!(known && !finished.stderr.contains("panicked"), "{arguments:?}: {finished:?}");
+        ensure!(!finished.stderr.is_empty(), "{arguments:?}: nothing said");
+    }
+    Case::expect_only(&case.work(), &[])
+}
+
+/// A small file system; unmounted when the test is over.
+struct Small(PathBuf);
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+fn full_disk(case: &Case) -> Result<()> {
+    let dir = case.make_dir("small")?;
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&dir).status()?;
+    if !mounted.success() {
+        return skip("no file system may be mounted here");
+    }
+    let small = Small(dir);
+    let mut program = Roundtrip::of("count").start(case)?;
+    let image = small.0.join("image");
+    for flags in [&[][..], &["--stop"]] {
+        let mut command = case.checkpoint_command(program.pid(), &image, flags);
+        case.run(&mut command)?.expect_refusal(&[1], &["space|full", &image.display().to_string()])?;
+        Case::expect_only(&small.0, &[])?;
+    }
+    goes_on_counting(case, &mut program)
+}
+
+fn unwritable(case: &Case) -> Result<()> {
+    let mut program = Roundtrip::of("count").start(case)?;
+    let mut targets = vec![case.path("missing/image"), PathBuf::from("/proc/image")];
+    if case.who == Who::User {
+        let dir = case.make_dir("closed")?;
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o555))?;
+        targets.push(dir.join("image"));
+    }
+    for target in targets {
+        let parent = target.parent().context("no parent")?.display().to_string();
+        let mut command = case.checkpoint_command(program.pid(), &target, &["--stop"]);
+        case.run(&mut command)?.expect_refusal(&[1, 4], &[&parent])?;
+    }
+    goes_on_counting(case, &mut program)
+}
+
+fn engine_killed(case: &Case) -> Result<()> {
+    let mut program = Roundtrip::of("count").start(case)?;
+    let image = case.path("image");
+    for round in 0..50u64 {
+        let mut engine = case.start(&mut case.checkpoint_command(program.pid(), &image, &["--stop"]))?;
+        // The moment is the test's subject; over the rounds it wanders through the checkpoint.
+        std::thread::sleep(Duration::from_micros(round * 180));
+        if let Some(pid) = Pid::from_raw(engine.pid()) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        if engine.wait()? == Ending::Exited(0) {
+            case.note(&format!("round {round}: the checkpoint was faster"));
+            program.wait()?;
+            program = Roundtrip::of("count").start(case)?;
+            continue;
+        }
+        // It was killed after it had ended the program, which an image that is complete then holds.
+        if !program.is_running()? {
+            case.run(case.ckptctl(["verify"]).arg(&image))?.expect(0)?;
+            program = Roundtrip::of("count").start(case)?;
+            continue;
+        }
+        counts(case, &program).with_context(|| format!("round {round}"))?;
+    }
+    case.checkpoint(program.pid(), &image, &[])?;
+    goes_on_counting(case, &mut program)
+}
+
+/// The number in the file that the program keeps mapped.
+fn counted(case: &Case) -> Result<u64> {
+    let bytes = fs::read(case.work().join("count"))?;
+    Ok(u64::from_le_bytes(*bytes.first_chunk().context("no number")?))
+}
+
+fn counts(case: &Case, program: &Running) -> Result<()> {
+    let before = counted(case)?;
+    case.wait_until("the program counts on", || counted(case).is_ok_and(|n| n > before + 3))
+        .with_context(|| format!("its state is {:?}", Case::state(program.pid())))
+}
+
+fn goes_on_counting(case: &Case, program: &mut Running) -> Result<()> {
+    counts(case, program)?;
+    case.go()?;
+    ensure!(program.wait()? == Ending::Exited(0), "harmed: {}", program.streams());
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! End-to-end tests: every promise of the README, tried on real programs as an ordinary user and as root.
+//!
+//! `cargo test -p ckpt-tests --test e2e -- FILTER ...` runs those whose names contain a filter; `-- --list` names all.
+
+#![forbid(unsafe_code)]
+
+mod bad_input;
+mod files;
+mod identity;
+mod languages;
+mod memory;
+mod process;
+mod refusals;
+mod registers;
+mod repeat;
+mod runtime;
+mod signals;
+mod terminal;
+mod threads;
+mod timers;
+mod tools;
+
+use std::process::ExitCode;
+
+use ckpt_tests::{Roundtrip, Suite, Whos};
+
+/// A test's name, its program in tests/programs, and the program's arguments.
+type Plain = (&'static str, &'static str, &'static [&'static str]);
+
+/// Adds tests that compare a checkpointed, killed and restored run with an undisturbed one.
+fn add_roundtrips(suite: &mut Suite, whos: Whos, tests: &'static [Plain]) {
+    for (name, program, args) in tests {
+        suite.add(name, whos, |case| Roundtrip::of(program).args(args).run(case));
+    }
+}
+
+fn main() -> ExitCode {
+    let mut suite = Suite::default();
+    memory::add(&mut suite);
+    registers::add(&mut suite);
+    threads::add(&mut suite);
+    signals::add(&mut suite);
+    timers::add(&mut suite);
+    process::add(&mut suite);
+    files::add(&mut suite);
+    terminal::add(&mut suite);
+    languages::add(&mut suite);
+    identity::add(&mut suite);
+    repeat::add(&mut suite);
+    refusals::add(&mut suite);
+    bad_input::add(&mut suite);
+    tools::add(&mut suite);
+    runtime::add(&mut suite);
+    suite.run(std::env::args().skip(1))
+}

@@ -1,0 +1,48 @@
+//! What a running program has printed so far.
+
+use std::io::Read;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// A growing copy of a stream, filled by its own thread.
+#[derive(Clone, Default)]
+pub struct Capture(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+impl Capture {
+    /// Reads `stream` to its end in a thread of its own.
+    pub fn of(mut stream: impl Read + Send + 'static) -> Self {
+        let capture = Self::default();
+        let filled = capture.clone();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // A pty whose last user has gone gives EIO: that is its end of file.
+            while let Ok(n @ 1..) = stream.read(&mut buffer) {
+                filled.lock().bytes.extend_from_slice(&buffer[..n]);
+            }
+            filled.lock().ended = true;
+        });
+        capture
+    }
+
+    /// Everything read so far, with what is not UTF-8 replaced.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.lock().bytes).into_owned()
+    }
+
+    /// True when the last writer has closed the stream.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.lock().ended
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,61 @@
+//! A terminal for programs that want one.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
+use anyhow::{Context, Result};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::capture::Capture;
+
+/// The user's side of a pseudo terminal: what the program shows is captured, keys can be pressed.
+pub struct Terminal {
+    keyboard: File,
+    program_end: File,
+    screen: Capture,
+}
+
+impl Terminal {
+    /// Opens a new terminal that the given user may open as well.
+    ///
+    /// # Errors
+    /// When the kernel gives none.
+    pub fn open(case: &crate::Case) -> Result<Self> {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).context("no terminal")?;
+        grantpt(&master)?;
+        unlockpt(&master)?;
+        let name = ptsname(&master, Vec::new())?.into_string()?;
+        case.give(name.as_ref())?;
+        let keyboard = File::from(master);
+        let no_controlling = i32::try_from(rustix::fs::OFlags::NOCTTY.bits())?;
+        let program_end = OpenOptions::new().read(true).write(true).custom_flags(no_controlling).open(&name)?;
+        let screen = Capture::of(keyboard.try_clone()?);
+        Ok(Self { keyboard, program_end, screen })
+    }
+
+    /// Presses keys.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn press(&mut self, keys: &[u8]) -> Result<()> {
+        Ok(self.keyboard.write_all(keys)?)
+    }
+
+    /// All that was ever shown.
+    #[must_use]
+    pub fn screen(&self) -> Capture {
+        self.screen.clone()
+    }
+
+    /// The program's side, to read or set what the program would.
+    #[must_use]
+    pub fn program_end(&self) -> &File {
+        &self.program_end
+    }
+
+    pub(crate) fn program_ends(&self) -> Result<(File, File, File)> {
+        let end = &self.program_end;
+        Ok((end.try_clone()?, end.try_clone()?, end.try_clone()?))
+    }
+}

@@ -1,0 +1,185 @@
+//! The list of tests and the runner: two at a time, one log each, and every skip said aloud.
+
+use std::any::Any;
+use std::fmt;
+use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Error, Result, anyhow};
+
+use crate::case::Case;
+use crate::stage::{self, Stage, Who};
+
+const WORKERS: usize = 2;
+const LIMIT: Duration = Duration::from_secs(100);
+
+type Body = Box<dyn Fn(&Case) -> Result<()> + Send + Sync>;
+
+/// Who a test runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whos {
+    /// As an ordinary user and again as root.
+    Both,
+    /// Only as an ordinary user.
+    User,
+    /// Only as root.
+    Root,
+}
+
+/// The error by which a test says that it cannot run here.
+#[derive(Debug)]
+pub struct Skip(String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// Ends a test as skipped.
+///
+/// # Errors
+/// Always: the skip.
+pub fn skip<T>(reason: impl Into<String>) -> Result<T> {
+    Err(Skip(reason.into()).into())
+}
+
+/// All tests, by name.
+#[derive(Default)]
+pub struct Suite(Vec<Test>);
+
+struct Test {
+    name: String,
+    who: Who,
+    body: Arc<Body>,
+}
+
+enum Outcome {
+    Passed,
+    Skipped(String),
+    Failed(Error),
+}
+
+impl Suite {
+    /// Adds a test, once for each of `whos`.
+    pub fn add(&mut self, name: &str, whos: Whos, body: impl Fn(&Case) -> Result<()> + Send + Sync + 'static) {
+        let body: Arc<Body> = Arc::new(Box::new(body));
+        let whos = match whos {
+            Whos::Both => &[Who::User, Who::Root][..],
+            Whos::User => &[Who::User],
+            Whos::Root => &[Who::Root],
+        };
+        for &who in whos {
+            let as_who = if who == Who::User { "user" } else { "root" };
+            self.0.push(Test { name: format!("{name}@{as_who}"), who, body: Arc::clone(&body) });
+        }
+    }
+
+    /// Runs the tests whose names contain one of the arguments (all without any) and prints the counts as the last line.
+    /// `--list` only prints the names.
+    pub fn run(mut self, arguments: impl Iterator<Item = String>) -> ExitCode {
+        let (options, filters): (Vec<_>, Vec<_>) = arguments.partition(|a| a.starts_with('-'));
+        self.0.retain(|t| filters.is_empty() || filters.iter().any(|f| t.name.contains(f.as_str())));
+        if options.iter().any(|o| o == "--list") {
+            for test in &self.0 {
+                println!("{}", test.name);
+            }
+            return ExitCode::SUCCESS;
+        }
+        match Stage::set_up() {
+            Ok(stage) => self.run_on(&Arc::new(stage)),
+            Err(error) => {
+                eprintln!("the tests cannot be set up: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn run_on(self, stage: &Arc<Stage>) -> ExitCode {
+        let tests = Arc::new(self.0);
+        let next = Arc::new(AtomicUsize::new(0));
+        let (sender, results) = mpsc::channel();
+        for _ in 0..WORKERS {
+            let (tests, next) = (Arc::clone(&tests), Arc::clone(&next));
+            let (stage, sender) = (Arc::clone(stage), sender.clone());
+            thread::spawn(move || {
+                while let Some(test) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let begun = Instant::now();
+                    let outcome = run_one(test, &stage);
+                    let result = (test.name.clone(), outcome, begun.elapsed());
+                    if sender.send(result).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+        for (name, outcome, took) in results {
+            let took = took.as_secs_f64();
+            match outcome {
+                Outcome::Passed => {
+                    passed += 1;
+                    println!("ok {name} ({took:.1} s)");
+                }
+                Outcome::Skipped(reason) => {
+                    skipped += 1;
+                    println!("SKIPPED {name}: {reason}");
+                }
+                Outcome::Failed(error) => {
+                    failed += 1;
+                    println!("FAILED {name} ({took:.1} s): {error:#}");
+                    println!("       log: {}", log_path(&name).display());
+                }
+            }
+        }
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+fn run_one(test: &Test, stage: &Arc<Stage>) -> Outcome {
+    if !Stage::can_be(test.who) {
+        return Outcome::Skipped("the tests were not started as root".to_owned());
+    }
+    let result =
+        open_log(&test.name).and_then(|log| Case::new(Arc::clone(stage), test.who, log, LIMIT)).and_then(|case| {
+            let result = catch_unwind(AssertUnwindSafe(|| (test.body)(&case)));
+            let result = result.unwrap_or_else(|panic| Err(anyhow!("panicked: {}", said(&*panic))));
+            if let Err(error) = &result {
+                case.note(&format!("{error:#}"));
+            }
+            result
+        });
+    match result {
+        Ok(()) => Outcome::Passed,
+        Err(error) => match error.downcast::<Skip>() {
+            Ok(skip) => Outcome::Skipped(skip.0),
+            Err(error) => Outcome::Failed(error),
+        },
+    }
+}
+
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
+}
+
+fn log_path(name: &str) -> std::path::PathBuf {
+    stage::cache().join("logs").join(format!("{name}.log"))
+}
+
+fn open_log(name: &str) -> Result<File> {
+    let path = log_path(name);
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    Ok(File::create(path)?)
+}
