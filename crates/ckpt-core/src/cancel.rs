@@ -8,6 +8,7 @@ static CANCELLED: AtomicBool = AtomicBool::new(false);
 
 /// Set it, and the act under way ends with [`Error::Cancelled`] at the next opportunity: the program runs on undisturbed
 /// and no file is left.
+#[must_use]
 pub fn cancel_flag() -> &'static AtomicBool {
     &CANCELLED
 }

@@ -307,7 +307,7 @@ impl FileTable {
                 let reopen = || file.as_ref().map_err(|e| std::io::Error::from(e.kind())).and_then(File::try_clone);
                 self.enter(&name, &stat, seals, reopen, self.carry.mapped, Some((vma.offset, in_memory)))
             }
-            Err(_) => self.enter_from_memory(&name, vma, in_memory),
+            Err(_) => Ok(self.enter_from_memory(&name, vma, in_memory)),
         }
     }
 
@@ -377,7 +377,7 @@ impl FileTable {
     }
 
     /// Enters an unlinked file that can be reached in no other way than through the memory that shows it.
-    fn enter_from_memory(&mut self, name: &Path, vma: &Vma, part: Span) -> Result<u64, Error> {
+    fn enter_from_memory(&mut self, name: &Path, vma: &Vma, part: Span) -> u64 {
         let key = (name.to_path_buf(), vma.inode);
         let (id, parts) = match self.known.get(&key) {
             Some(id) => (*id, self.contents.get_mut(id)),
@@ -416,7 +416,7 @@ impl FileTable {
                 self.contents.insert(id, Contents::Memory(vec![(vma.offset, part)]));
             }
         }
-        Ok(id)
+        id
     }
 
     fn kind_of(&self, name: &Path, stat: &fs::Metadata, seals: impl FnOnce() -> u32) -> (PathBuf, FileKind) {

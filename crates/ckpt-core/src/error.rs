@@ -122,11 +122,12 @@ impl Error {
         match self {
             Self::Refused { .. } => Class::CannotCheckpoint,
             Self::NotPermitted { .. } | Self::Trace(TraceError::Denied { .. }) => Class::NotPermitted,
-            Self::Image { source: ImageError::Io { .. }, .. } => Class::Failed,
-            Self::Image { .. } | Self::Foreign { .. } => Class::BadImage,
+            Self::Image { source, .. } if !matches!(source, ImageError::Io { .. }) => Class::BadImage,
+            Self::Foreign { .. } => Class::BadImage,
             Self::Restore { .. } => Class::RestoreFailed,
             Self::Cancelled => Class::Cancelled,
-            Self::NoProcess { .. }
+            Self::Image { .. }
+            | Self::NoProcess { .. }
             | Self::Died { .. }
             | Self::File { .. }
             | Self::Trace(_)

@@ -111,7 +111,7 @@ fn seize_new(pid: Tid, held: &BTreeMap<Tid, Stopped>) -> Result<Vec<Running>, Er
             },
             Err(TraceError::Gone { .. }) => {}
             Err(TraceError::Denied { .. }) if is_ours(pid, tid) => {
-                seized.push(Running::attached(tid, SeizeOptions::default()))
+                seized.push(Running::attached(tid, SeizeOptions::default()));
             }
             Err(TraceError::Denied { .. }) if has_ended(pid, tid) => {}
             Err(error) => return Err(error.into()),

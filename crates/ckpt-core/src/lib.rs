@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod abilities;
 mod cancel;
 mod capture;
 mod checkpoint;
@@ -17,6 +18,7 @@ pub mod resource;
 mod restore;
 mod waits;
 
+pub use abilities::{Abilities, abilities};
 pub use cancel::cancel_flag;
 pub use checkpoint::{After, CheckpointOptions, CheckpointReport, checkpoint};
 pub use ckpt_image::Codec;

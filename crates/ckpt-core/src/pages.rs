@@ -244,14 +244,18 @@ impl Runs<'_> {
         let mut push =
             |start: u64, end: u64| self.found.push_back((PageRange { addr: start, len: end - start }, access));
         if let Some(pages) = self.shared.get(&region.start) {
-            pages.iter().for_each(|&(start, end)| push(start, end));
+            for &(start, end) in pages {
+                push(start, end);
+            }
         } else if matches!(region.backing, Backing::Kernel(_)) && region.has_pages() {
             // The vDSO: its pages are the kernel's, and needed on another one.
             push(region.start, region.end);
         } else if region.has_pages() {
             let (pages, end) =
                 self.finder.own_pages(start..region.end).map_err(Error::system("scan the page tables"))?;
-            pages.iter().for_each(|range| push(range.start, range.end));
+            for range in &pages {
+                push(range.start, range.end);
+            }
             reached = end;
         }
         self.at = reached;

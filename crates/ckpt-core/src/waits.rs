@@ -45,7 +45,8 @@ pub fn sleepers(pid: Tid) -> BTreeMap<Tid, Sleeper> {
 /// Whether only the kernel knows how much of the limit is left.
 fn has_hidden_rest(call: i64, args: &[u64; 6]) -> bool {
     match call {
-        libc::SYS_poll => args[2].cast_signed() as i32 > 0,
+        // An int: negative is for ever.
+        libc::SYS_poll => (1..1 << 31).contains(&(args[2] & 0xffff_ffff)),
         libc::SYS_nanosleep => args[1] == 0,
         libc::SYS_clock_nanosleep => args[3] == 0,
         libc::SYS_futex => args[1] & FUTEX_COMMAND == FUTEX_WAIT && args[3] != 0,

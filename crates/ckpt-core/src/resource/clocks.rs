@@ -1,4 +1,4 @@
-//! The clocks that go on from where they were: monotonic and boot time (time_namespaces(7)).
+//! The clocks that go on from where they were: monotonic and boot time (`time_namespaces(7)`).
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::{Deserialize, Serialize};

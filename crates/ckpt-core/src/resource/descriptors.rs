@@ -104,17 +104,16 @@ impl DescriptorState {
             })?;
             let key = (stat.st_dev, stat.st_ino, info.flags & !CLOEXEC, info.pos);
             let twin = find_twin(pid, fd, key, &seen)?;
-            let description = match twin {
-                Some(description) => description,
-                None => {
-                    let opened = opened(pid, fd, copy, &info, &stat, files)?;
-                    state.descriptions.push(Description {
-                        opened,
-                        flags: info.flags & !CLOEXEC,
-                        offset: u64::try_from(info.pos).unwrap_or_default(),
-                    });
-                    state.descriptions.len() - 1
-                }
+            let description = if let Some(description) = twin {
+                description
+            } else {
+                let opened = opened(pid, fd, copy, &info, &stat, files)?;
+                state.descriptions.push(Description {
+                    opened,
+                    flags: info.flags & !CLOEXEC,
+                    offset: u64::try_from(info.pos).unwrap_or_default(),
+                });
+                state.descriptions.len() - 1
             };
             seen.push(Seen { fd, key, description });
             let close_on_exec = info.flags & CLOEXEC != 0;

@@ -121,6 +121,7 @@ const WRITE: u32 = libc::PROT_WRITE.unsigned_abs();
 const EXEC: u32 = libc::PROT_EXEC.unsigned_abs();
 const MADV_GUARD_INSTALL: u64 = 102;
 const SYS_MSEAL: i64 = 462;
+const MLOCK_ONFAULT: u64 = 1;
 
 impl MemoryState {
     /// The memory of a frozen process; mapped files are entered into the table.
@@ -362,7 +363,6 @@ impl Region {
                 &[self.start, self.size(), self.protection.into(), key],
             );
         }
-        const MLOCK_ONFAULT: u64 = 1;
         if self.has(Trait::LockedOnFault) {
             batch.call("mlock2", libc::SYS_mlock2, &[self.start, self.size(), MLOCK_ONFAULT]);
         } else if self.has(Trait::Locked) {
@@ -432,6 +432,12 @@ impl PageFinder {
     pub fn open(pid: i32) -> io::Result<Self> {
         let entries = File::open(format!("/proc/{pid}/pagemap"))?;
         Ok(Self { scan: PagemapScan::new(entries.try_clone()?), entries, means: Means::ScanWithGuards })
+    }
+
+    /// Whether the kernel scans for us (`PAGEMAP_SCAN`), as far as has been seen.
+    #[must_use]
+    pub fn has_scan(&self) -> bool {
+        self.means != Means::Entries
     }
 
     /// Some of the pages within a range that are the program's own: there or in swap, and neither a file's nor the page

@@ -18,6 +18,7 @@ const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
 const XFEATURE_XTILEDATA: u64 = 18;
 
 /// The attributes.
+#[allow(clippy::struct_excessive_bools)] // each is a switch of its own in the kernel
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessAttributes {
     /// The working directory.

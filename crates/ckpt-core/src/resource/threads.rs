@@ -10,6 +10,8 @@ use super::bytes::Bytes;
 use crate::proc::Status;
 
 const PR_GET_TID_ADDRESS: u64 = 40;
+const SS_ONSTACK: u32 = 1;
+const SS_DISABLE: u32 = 2;
 
 /// One thread.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -171,8 +173,6 @@ impl ThreadState {
             batch.call("rseq", libc::SYS_rseq, &[area, length.into(), 0, signature.into()]);
         }
         let (address, flags, size) = self.alternate_stack;
-        const SS_ONSTACK: u32 = 1;
-        const SS_DISABLE: u32 = 2;
         if flags & SS_DISABLE == 0 {
             let mut stack = [0; 24];
             stack[..8].copy_from_slice(&address.to_le_bytes());

@@ -214,10 +214,7 @@ fn build_timers(shell: &mut Shell, index: &ImageIndex, ids: &BTreeMap<i32, i32>)
     if timers.posix.is_empty() {
         return Ok(());
     }
-    let mut batch = shell.injection.batch();
-    let probe = batch.call("prctl", libc::SYS_prctl, &[77, 2, 0, 0, 0]);
-    let has_restore_ids = shell.try_batch(batch)?.result(probe).is_ok();
-    shell.run(|batch| timers.rebuild(batch, has_restore_ids, new_tid))
+    shell.run(|batch| timers.rebuild(batch, ckpt_trace::sys::has_timer_ids(), new_tid))
 }
 
 /// Who the program is, and what it may: from here on the shell has no more rights than the program had.
@@ -291,9 +288,9 @@ fn begin_waits(shell: &mut Shell, states: &[ThreadState], others: Vec<Stopped>) 
                 let limit = shell.timespec(wait.remaining)?;
                 let (thread, result) = begin_wait(thread, shell.syscall_at(), wait.call, wait.arguments(limit))?;
                 if result == arch::RESTART_BLOCK {
-                    registers.set_call_restart()
+                    registers.set_call_restart();
                 } else {
-                    registers.finish_call(result)
+                    registers.finish_call(result);
                 }
                 thread
             }

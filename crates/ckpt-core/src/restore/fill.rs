@@ -81,7 +81,7 @@ pub fn fill(shell: &mut Shell, index: &ImageIndex, image: i32) -> Result<(), Err
         }
     };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..helpers).map(|_| scope.spawn(&work)).collect();
+        let workers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
         let result = read_directly(shell, &direct, image);
         workers.into_iter().fold(result, |result, worker| {
             let theirs = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -184,7 +184,7 @@ fn read_directly(shell: &mut Shell, runs: &[&PageRun], image: i32) -> Result<(),
         }
     }
     if let Some(thread) = second {
-        shell.end_thread(injection, thread)?;
+        shell.end_thread(&injection, thread)?;
     }
     Ok(())
 }

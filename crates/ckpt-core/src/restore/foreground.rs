@@ -106,7 +106,7 @@ const PASSED_ON: [i32; 7] =
 ///
 /// # Errors
 /// [`Error::System`].
-pub fn wait(nest: Nest, terminal: Option<Terminal>) -> Result<Ending, Error> {
+pub fn wait(nest: Nest, terminal: Option<&Terminal>) -> Result<Ending, Error> {
     let program = Pid::from_raw(nest.shell).ok_or(Error::NoProcess { pid: nest.shell })?;
     let mut all = PASSED_ON.to_vec();
     all.push(libc::SIGCHLD);
@@ -138,13 +138,13 @@ pub fn wait(nest: Nest, terminal: Option<Terminal>) -> Result<Ending, Error> {
         let ending = match happened {
             None => continue,
             Some(Happened::Stopped) => {
-                stay_stopped(terminal.as_ref());
+                stay_stopped(terminal);
                 continue;
             }
             Some(Happened::Exited(status)) => Ending::Exited(status),
             Some(Happened::Killed(signal)) => Ending::Signaled(signal),
         };
-        terminal.as_ref().map(Terminal::take);
+        terminal.map(Terminal::take);
         return Ok(ending);
     }
 }

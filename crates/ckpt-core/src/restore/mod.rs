@@ -20,6 +20,8 @@ use nest::{Nest, Plan};
 
 use crate::Error;
 use crate::proc::Status;
+use crate::resource::clocks::ClockState;
+use crate::resource::credentials::Credentials;
 use crate::resource::files::FilesPolicy;
 use crate::resource::machine::Machine;
 
@@ -122,11 +124,27 @@ impl Restored {
     /// # Errors
     /// [`Error::System`].
     pub fn wait(self) -> Result<Ending, Error> {
-        foreground::wait(self.nest, self.terminal)
+        foreground::wait(self.nest, self.terminal.as_ref())
     }
 
     /// Leaves the program to itself.
     pub fn detach(self) {}
+}
+
+/// Whether a nest can be made here: it is tried, with a process that is ended at once. With what it lacks, in sentences.
+///
+/// # Errors
+/// Why not.
+pub fn try_nest() -> Result<Vec<String>, String> {
+    const ANY_ID: i32 = 1000;
+    let us = rustix::process::getpid().as_raw_nonzero().get();
+    let status = Status::of(us).map_err(|error| error.to_string())?;
+    let credentials = Credentials::capture(us, &status).map_err(|error| error.to_string())?;
+    let plan = full_plan(rustix::process::geteuid().is_root());
+    let mut nest = plan.make(ANY_ID, &credentials, &ClockState::capture(us))?;
+    let notes = std::mem::take(&mut nest.notes);
+    nest.destroy();
+    Ok(notes)
 }
 
 /// Refuses a machine on which the program could not go on.
@@ -144,17 +162,20 @@ fn check_machine(index: &ImageIndex, ignore_cpu: bool) -> Result<(), Error> {
     Ok(())
 }
 
+/// All namespaces: an ordinary user gets the others by one of users.
+fn full_plan(is_root: bool) -> Plan {
+    let mut namespaces = vec![Namespace::Pid, Namespace::Time, Namespace::Mount];
+    if !is_root {
+        namespaces.push(Namespace::User);
+    }
+    Plan { namespaces, keeps_ids: true }
+}
+
 fn make_nest(index: &ImageIndex, policy: NestPolicy, notes: &mut Vec<String>) -> Result<(Nest, Plan), Error> {
     let pid = index.layout.processes[0].pid;
     let is_root = rustix::process::geteuid().is_root();
     let ids_are_free = index.state.threads.iter().all(|thread| shell::is_free(thread.tid));
-    let full = {
-        let mut namespaces = vec![Namespace::Pid, Namespace::Time, Namespace::Mount];
-        if !is_root {
-            namespaces.push(Namespace::User);
-        }
-        Plan { namespaces, keeps_ids: true }
-    };
+    let full = full_plan(is_root);
     let machine = |namespaces: &[Namespace]| Plan { namespaces: namespaces.to_vec(), keeps_ids: true };
     let none = Plan { namespaces: Vec::new(), keeps_ids: false };
     let is_init = index.state.threads.iter().any(|thread| thread.tid == 1);
@@ -168,7 +189,7 @@ fn make_nest(index: &ImageIndex, policy: NestPolicy, notes: &mut Vec<String>) ->
     };
     let mut failures: Vec<String> = Vec::new();
     for plan in plans {
-        match plan.make(pid, &index.state) {
+        match plan.make(pid, &index.state.credentials, &index.state.clocks) {
             Ok(mut nest) => {
                 notes.append(&mut nest.notes);
                 if !plan.keeps_ids {

@@ -13,7 +13,8 @@ use ckpt_trace::sys::{self, ChildOf, Namespace};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait, waitpid};
 use serde::Serialize;
 
-use crate::resource::ProcessState;
+use crate::resource::clocks::ClockState;
+use crate::resource::credentials::Credentials;
 
 /// What a nest is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,15 +80,12 @@ impl Plan {
     ///
     /// # Errors
     /// What could not be made, in words.
-    pub fn make(&self, pid: Tid, state: &ProcessState) -> Result<Nest, String> {
+    pub fn make(&self, pid: Tid, credentials: &Credentials, clocks: &ClockState) -> Result<Nest, String> {
         let (reading, writing) = pipe().map_err(|error| error.to_string())?;
         let (reports, reporting) = pipe().map_err(|error| error.to_string())?;
-        let helper = match sys::fork().map_err(|error| format!("no process could be made: {error}"))? {
-            Some(helper) => helper,
-            None => {
-                drop((reading, reports));
-                self.be_helper(pid, state, &File::from(writing), &File::from(reporting));
-            }
+        let Some(helper) = sys::fork().map_err(|error| format!("no process could be made: {error}"))? else {
+            drop((reading, reports));
+            self.be_helper(pid, credentials, clocks, &File::from(writing), &File::from(reporting));
         };
         drop((writing, reporting));
         let mut nest = Nest { shell: 0, init: None, reports: None, notes: Vec::new() };
@@ -119,8 +117,8 @@ impl Plan {
         }
     }
 
-    fn be_helper(&self, pid: Tid, state: &ProcessState, tell: &File, reporting: &File) -> ! {
-        let result = self.make_namespaces(state).and_then(|()| {
+    fn be_helper(&self, pid: Tid, credentials: &Credentials, clocks: &ClockState, tell: &File, reporting: &File) -> ! {
+        let result = self.make_namespaces(credentials, clocks).and_then(|()| {
             if self.has(Namespace::Pid) {
                 match sys::clone_process(None, ChildOf::Parent) {
                     Ok(Some(init)) => {
@@ -149,7 +147,7 @@ impl Plan {
     }
 
     /// Puts the helper into new namespaces, with the program's user id and clocks.
-    fn make_namespaces(&self, state: &ProcessState) -> Result<(), String> {
+    fn make_namespaces(&self, credentials: &Credentials, clocks: &ClockState) -> Result<(), String> {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let refused = |error: io::Error| format!("namespaces are not allowed here: {error}");
         if !self.namespaces.is_empty() {
@@ -160,11 +158,11 @@ impl Plan {
         };
         if self.has(Namespace::User) {
             write("setgroups", "deny")?;
-            write("uid_map", &format!("{} {uid} 1", state.credentials.uid))?;
-            write("gid_map", &format!("{} {gid} 1", state.credentials.gid))?;
+            write("uid_map", &format!("{} {uid} 1", credentials.uid))?;
+            write("gid_map", &format!("{} {gid} 1", credentials.gid))?;
         }
         if self.has(Namespace::Time) {
-            write("timens_offsets", &state.clocks.offsets())?;
+            write("timens_offsets", &clocks.offsets())?;
         }
         Ok(())
     }

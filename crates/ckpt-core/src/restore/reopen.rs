@@ -63,9 +63,9 @@ pub fn open_all(index: &ImageIndex, policy: FilesPolicy, notes: &mut Vec<String>
     for region in &memory.regions {
         if let Backing::File { file, shared, may_write, .. } = region.backing {
             let writable = shared && may_write;
-            if !mapped.contains_key(&(file, writable)) {
+            if let std::collections::btree_map::Entry::Vacant(e) = mapped.entry((file, writable)) {
                 let flags = if writable { OFlags::RDWR } else { OFlags::RDONLY };
-                mapped.insert((file, writable), hold(finder.open(&index.layout.files[file_index(file)], flags)?)?);
+                e.insert(hold(finder.open(&index.layout.files[file_index(file)], flags)?)?);
             }
         }
     }

@@ -100,8 +100,7 @@ impl Shell {
             self.move_mappings(&parked.iter().collect::<Vec<_>>(), base, start)?;
             base = start;
         }
-        let moved_by = |addr: u64| addr - old_base + base;
-        self.syscall_at = moved_by(self.syscall_at);
+        self.syscall_at = self.syscall_at - old_base + base;
         self.injection.set_syscall_at(self.syscall_at);
         Ok(())
     }
@@ -299,7 +298,7 @@ impl Shell {
     ///
     /// # Errors
     /// When the process ends.
-    pub fn end_thread(&mut self, injection: Injection, thread: Stopped) -> Result<(), Error> {
+    pub fn end_thread(&mut self, injection: &Injection, thread: Stopped) -> Result<(), Error> {
         thread.exit_thread(self.syscall_at)?;
         let pages = injection.range();
         self.run(|batch| {

@@ -159,3 +159,28 @@ pub fn set_rlimit(pid: Tid, resource: u32, soft: u64, hard: u64) -> io::Result<(
     // SAFETY: `limits` has the layout of rlimit64 and is live.
     checked(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, limits.as_ptr(), none) }).map(drop)
 }
+
+/// Whether `userfaultfd(2)` can be had for faults of user mode.
+#[must_use]
+pub fn has_userfaultfd() -> bool {
+    const UFFD_USER_MODE_ONLY: i32 = 1;
+    // SAFETY: takes only flags.
+    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, UFFD_USER_MODE_ONLY | libc::O_CLOEXEC) };
+    if let Ok(fd) = i32::try_from(fd)
+        && fd >= 0
+    {
+        // SAFETY: the descriptor was just made and nothing else knows it.
+        unsafe { libc::close(fd) };
+        return true;
+    }
+    false
+}
+
+/// Whether POSIX timers can be made with chosen ids (`PR_TIMER_CREATE_RESTORE_IDS`, Linux 6.15).
+#[must_use]
+pub fn has_timer_ids() -> bool {
+    const PR_TIMER_CREATE_RESTORE_IDS: i32 = 77;
+    const GET: libc::c_ulong = 2;
+    // SAFETY: asks, and takes only integers.
+    unsafe { libc::prctl(PR_TIMER_CREATE_RESTORE_IDS, GET, 0, 0, 0) >= 0 }
+}

@@ -1,4 +1,4 @@
-//! The settings of a terminal, as the kernel keeps them (`struct termios2`, ioctl_tty(2)).
+//! The settings of a terminal, as the kernel keeps them (`struct termios2`, `ioctl_tty(2)`).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
