@@ -52,7 +52,13 @@ const CHANGES: &[Change] = &[
         make: grow,
         becomes: Some(ALL),
     },
-    Change { name: "grown_log_refused", checkpoint: &[], restore: &["--files=fail"], make: grow, becomes: None },
+    Change {
+        name: "grown_log_is_no_reason_to_fail_when_asked_to",
+        checkpoint: &[],
+        restore: &["--files=fail"],
+        make: grow,
+        becomes: Some(GROWN),
+    },
     Change { name: "modified_file_is_told", checkpoint: &[], restore: &[], make: modify, becomes: None },
     Change {
         name: "modified_file_kept",

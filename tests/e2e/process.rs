@@ -7,6 +7,7 @@ use crate::{Plain, add_roundtrips};
 const ROUNDTRIPS: &[Plain] = &[
     ("process::ids_names_limits_settings", "process", &[]),
     ("process::overwritten_command_line", "process", &["overwritten"]),
+    ("process::policy_for_memory_failures", "process", &["memory-failure"]),
     ("process::removed_executable", "replaced_exe", &["removed"]),
 ];
 

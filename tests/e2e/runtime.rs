@@ -42,7 +42,7 @@ fn build(case: &Case, name: &str) -> Result<PathBuf> {
 }
 
 /// Starts `./NAME ARGS` as one does from a shell.
-fn start(case: &Case, terminal: &Terminal, name: &str, args: &[&str]) -> Result<Running> {
+fn start(case: &Case, terminal: &mut Terminal, name: &str, args: &[&str]) -> Result<Running> {
     case.start_on(terminal, case.command(format!("./{name}")).args(args))
 }
 
@@ -70,12 +70,12 @@ fn until(mut count: Running, terminal: &mut Terminal, number: u32) -> Result<Vec
 fn no_number_lost(case: &Case) -> Result<()> {
     build(case, "count")?;
     let mut first = Terminal::open(case)?;
-    let count = start(case, &first, "count", &[])?;
+    let count = start(case, &mut first, "count", &[])?;
     let mut seen = until(count, &mut first, 30)?;
     is_complete(case, &case.work().join("count.ckpt"))?;
     Case::expect_only(&case.work(), &["count", "count.c", "count.ckpt"])?;
-    let second = Terminal::open(case)?;
-    let mut restored = start(case, &second, "count", &["-r"])?;
+    let mut second = Terminal::open(case)?;
+    let mut restored = start(case, &mut second, "count", &["-r"])?;
     restored.wait_for_text("over")?;
     ensure!(restored.wait()? == Ending::Exited(3), "its own status: {}", restored.streams());
     seen.extend(numbers(&restored.stdout()));
@@ -89,11 +89,11 @@ fn saved_again(case: &Case) -> Result<()> {
     for generation in 0..4 {
         let mut terminal = Terminal::open(case)?;
         let args = if generation == 0 { &[][..] } else { &["-r"] };
-        let count = start(case, &terminal, "count", args)?;
+        let count = start(case, &mut terminal, "count", args)?;
         seen.extend(until(count, &mut terminal, 30 + generation * 40)?);
     }
-    let terminal = Terminal::open(case)?;
-    let mut restored = start(case, &terminal, "count", &["-r"])?;
+    let mut terminal = Terminal::open(case)?;
+    let mut restored = start(case, &mut terminal, "count", &["-r"])?;
     ensure!(restored.wait()? == Ending::Exited(3), "its own status: {}", restored.streams());
     seen.extend(numbers(&restored.stdout()));
     ensure!(seen == (1..=400).collect::<Vec<_>>(), "{seen:?}");
@@ -103,7 +103,7 @@ fn saved_again(case: &Case) -> Result<()> {
 fn second_interrupt(case: &Case) -> Result<()> {
     build(case, "large")?;
     let mut terminal = Terminal::open(case)?;
-    let mut large = start(case, &terminal, "large", &[])?;
+    let mut large = start(case, &mut terminal, "large", &[])?;
     large.wait_for_text("ready")?;
     terminal.press(INTERRUPT)?;
     terminal.press(INTERRUPT)?;
@@ -119,7 +119,7 @@ fn interrupt_and_continue(case: &Case) -> Result<()> {
     let mut terminal = Terminal::open(case)?;
     let mut command = case.command("./count");
     command.env("CKPT_ON_INTERRUPT", "continue");
-    let mut count = case.start_on(&terminal, &command)?;
+    let mut count = case.start_on(&mut terminal, &command)?;
     count.wait_for_text("\n30\r\n")?;
     terminal.press(INTERRUPT)?;
     let image = case.work().join("count.ckpt");
@@ -128,8 +128,8 @@ fn interrupt_and_continue(case: &Case) -> Result<()> {
     ensure!(count.wait()? == Ending::Exited(3), "{}", count.streams());
     let seen = numbers(&count.stdout());
     ensure!(seen == (1..=400).collect::<Vec<_>>(), "{seen:?}");
-    let second = Terminal::open(case)?;
-    let mut restored = start(case, &second, "count", &["-r"])?;
+    let mut second = Terminal::open(case)?;
+    let mut restored = start(case, &mut second, "count", &["-r"])?;
     ensure!(restored.wait()? == Ending::Exited(3), "{}", restored.streams());
     let again = numbers(&restored.stdout());
     ensure!(again.first().is_some_and(|n| *n > 30), "{again:?}");
@@ -142,7 +142,7 @@ fn interrupt_off(case: &Case) -> Result<()> {
     let mut terminal = Terminal::open(case)?;
     let mut command = case.command("./count");
     command.env("CKPT_ON_INTERRUPT", "off");
-    let mut count = case.start_on(&terminal, &command)?;
+    let mut count = case.start_on(&mut terminal, &command)?;
     count.wait_for_text("\n10\r\n")?;
     terminal.press(INTERRUPT)?;
     ensure!(count.wait()? == Ending::Signaled(2), "{}", count.streams());
@@ -177,7 +177,7 @@ fn without_image(case: &Case) -> Result<()> {
 fn own_handler(case: &Case, args: &[&str]) -> Result<()> {
     build(case, "own_handler")?;
     let mut terminal = Terminal::open(case)?;
-    let mut program = start(case, &terminal, "own_handler", args)?;
+    let mut program = start(case, &mut terminal, "own_handler", args)?;
     program.wait_for_text("ready")?;
     case.wait_until("it sleeps", || Case::state(program.pid()) == Some('S'))?;
     terminal.press(INTERRUPT)?;
@@ -208,15 +208,15 @@ fn asks(case: &Case) -> Result<()> {
 fn holds(case: &Case) -> Result<()> {
     build(case, "holds")?;
     let mut terminal = Terminal::open(case)?;
-    let mut program = start(case, &terminal, "holds", &[])?;
+    let mut program = start(case, &mut terminal, "holds", &[])?;
     program.wait_for_text("held\r\n")?;
     terminal.press(INTERRUPT)?;
     program.wait()?;
     let said = program.stdout();
     ensure!(said.contains("still held") && said.contains("once more"), "not held: {said:?}");
     ensure!(!said.contains("released"), "Ctrl+C was forgotten: {said:?}");
-    let second = Terminal::open(case)?;
-    let mut restored = start(case, &second, "holds", &["-r"])?;
+    let mut second = Terminal::open(case)?;
+    let mut restored = start(case, &mut second, "holds", &["-r"])?;
     ensure!(restored.wait()? == Ending::Exited(6), "{}", restored.streams());
     let said = restored.stdout();
     ensure!(said.contains("released") && !said.contains("once more"), "{said:?}");
@@ -228,13 +228,13 @@ fn named_file(case: &Case) -> Result<()> {
     let mut terminal = Terminal::open(case)?;
     let mut command = case.command("./count");
     command.env("CKPT_FILE", "elsewhere.ckpt");
-    let mut count = case.start_on(&terminal, &command)?;
+    let mut count = case.start_on(&mut terminal, &command)?;
     count.wait_for_text("\n10\r\n")?;
     terminal.press(INTERRUPT)?;
     count.wait()?;
     is_complete(case, &case.work().join("elsewhere.ckpt"))?;
-    let second = Terminal::open(case)?;
-    let mut restored = start(case, &second, "count", &["--recover", "elsewhere.ckpt"])?;
+    let mut second = Terminal::open(case)?;
+    let mut restored = start(case, &mut second, "count", &["--recover", "elsewhere.ckpt"])?;
     ensure!(restored.wait()? == Ending::Exited(3), "{}", restored.streams());
     Ok(())
 }
@@ -255,7 +255,7 @@ fn makefile(case: &Case) -> Result<()> {
     let cc = format!("CC={} cc", case.stage().ckptctl().display());
     case.run(case.command("make").arg(&cc))?.expect(0)?;
     let mut terminal = Terminal::open(case)?;
-    let count = start(case, &terminal, "count", &[])?;
+    let count = start(case, &mut terminal, "count", &[])?;
     let seen = until(count, &mut terminal, 10)?;
     ensure!(!seen.is_empty(), "nothing was counted");
     is_complete(case, &case.work().join("count.ckpt"))?;

@@ -12,8 +12,8 @@ pub fn add(suite: &mut Suite) {
 fn on_another(case: &Case, mode: &str, keys: &[u8]) -> Result<()> {
     let mut program = case.program("terminal")?;
     program.arg(mode);
-    let first = Terminal::open(case)?;
-    let mut running = case.start_on(&first, &program)?;
+    let mut first = Terminal::open(case)?;
+    let mut running = case.start_on(&mut first, &program)?;
     running.wait_for_text("ready")?;
     case.wait_until("it sleeps", || Case::state(running.pid()) == Some('S'))?;
     let image = case.path("image");
@@ -22,7 +22,7 @@ fn on_another(case: &Case, mode: &str, keys: &[u8]) -> Result<()> {
     let mut second = Terminal::open(case)?;
     let mut restore = case.ckptctl(["restore"]);
     restore.arg(&image);
-    let mut restored = case.start_on(&second, &restore)?;
+    let mut restored = case.start_on(&mut second, &restore)?;
     case.go()?;
     second.press(keys)?;
     restored.wait_for_text("as expected")?;

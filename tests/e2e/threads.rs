@@ -52,6 +52,6 @@ pub fn add(suite: &mut Suite) {
         Roundtrip::of("blocked").args(TIMED).asleep().run(case)
     });
     suite.add("threads::sleep_over_three_generations", Whos::User, |case| {
-        Roundtrip::of("blocked").args(&["nanosleep", "poll", "cond-monotonic"]).generations(3).run(case)
+        Roundtrip::of("blocked").args(&["nanosleep", "poll", "cond-monotonic"]).asleep().generations(3).run(case)
     });
 }

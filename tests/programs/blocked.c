@@ -117,10 +117,12 @@ static int event(const char *how, int *expected) {
 static void *one(void *argument) {
     char **mode = argument;
     int expected, result;
-    int64_t since = now_ms(CLOCK_MONOTONIC);
+    // In a nest only real time sees how long the program lay on disk, and these waits are for a real time.
+    clockid_t clock = is(*mode, "cond-real") || is(*mode, "sem") ? CLOCK_REALTIME : CLOCK_MONOTONIC;
+    int64_t since = now_ms(clock);
     errno = 0;
     result = timed(*mode, &expected);
-    int64_t took = now_ms(CLOCK_MONOTONIC) - since;
+    int64_t took = now_ms(clock) - since;
     if (expected >= 0) {
         check(took >= WAIT_MS, "%s took only %ld ms", *mode, (long)took);
         check(took < WAIT_MS + SLACK_MS, "%s took %ld ms", *mode, (long)took);

@@ -71,7 +71,6 @@ static void set(void) {
     need(setrlimit(RLIMIT_STACK, &limit) == 0);
     limit = (struct rlimit){100000, 100000};
     need(setrlimit(RLIMIT_CPU, &limit) == 0);
-    umask(0137);
     need(prctl(PR_SET_NAME, "odd) name (S") == 0);
     need(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
     // SIGURG does nothing, should the parent's end be told while nobody expects it.
@@ -79,7 +78,6 @@ static void set(void) {
     need(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
     need(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0);
     need(prctl(PR_SET_TIMERSLACK, 77777) == 0);
-    need(prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0) == 0);
     int fd = open("/proc/self/coredump_filter", O_WRONLY);
     need(write(fd, "0x7", 3) == 3);
     close(fd);
@@ -89,12 +87,14 @@ static void set(void) {
     mkdir("deep", 0777);
     mkdir("deep/er", 0777);
     need(chdir("deep/er") == 0);
+    umask(0137);
 }
 
 int main(int argc, char **argv) {
     static state before, after;
     set();
     const char *mode = argc > 1 ? argv[1] : "";
+    if (is(mode, "memory-failure")) need(prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0) == 0);
     if (is(mode, "overwritten")) {
         // As daemons do to show what they are at: over the arguments, into the environment.
         char title[] = "a new title of this process";

@@ -68,6 +68,12 @@ int main(int argc, char **argv) {
         }
         printf("child %d\n", child);
     }
+    // So that the named one is the first that is found.
+    if (pair[1] >= 0) {
+        need(dup2(pair[1], NUMBER + 1) == NUMBER + 1);
+        close(pair[1]);
+        pair[1] = NUMBER + 1;
+    }
     ready();
     wait_go();
     if (pair[1] >= 0) check(write(pair[1], "hello", 5) == 5 && read(fd, bytes, 5) == 5 && is(bytes, "hello"), "%s", bytes);

@@ -9,6 +9,11 @@ typedef struct {
 } map;
 static map before[MOST], after[MOST];
 
+static void drop(char *flags, const char *flag) {
+    char *at = strstr(flags, flag);
+    if (at) memmove(at, at + 3, strlen(at + 3) + 1);
+}
+
 // Neighbours that differ in nothing may be one mapping or two; the kernel decides.
 static int read_maps(map *into) {
     FILE *f = fopen("/proc/self/smaps", "re");
@@ -24,8 +29,9 @@ static int read_maps(map *into) {
         } else if (strncmp(line, "VmFlags:", 8) == 0) {
             map *last = &into[n - 1], *other = last - 1;
             snprintf(last->flags, sizeof last->flags, "%.190s", line + 9);
-            char *dirty = strstr(last->flags, " sd");
-            if (dirty) memmove(dirty, dirty + 3, strlen(dirty + 3) + 1);
+            // Soft-dirty and accounted: when it was written, and whether it ever was writable.
+            drop(last->flags, " sd");
+            drop(last->flags, " ac");
             if (n > 1 && other->to == last->from && strcmp(other->rights, last->rights) == 0 &&
                 strcmp(other->name, last->name) == 0 && strcmp(other->flags, last->flags) == 0 &&
                 (last->offset == 0 || last->offset == other->offset + (last->from - other->from))) {

@@ -4,10 +4,11 @@
 #include <stddef.h>
 #include "check.h"
 
-enum { THREADS = 6 };
+enum { THREADS = 6, ALTERNATE = 65536 };
 static int new_ids;
 static pthread_barrier_t set_up;
 static __thread char local[300];
+static __thread char *alternate;
 static __thread int stack_was_right;
 static pthread_mutex_t careful, nested;
 
@@ -37,24 +38,22 @@ static void check_rseq(void) {
 
 static void on_signal(int signal, siginfo_t *info, void *context) {
     (void)signal, (void)info, (void)context;
-    stack_t now;
-    sigaltstack(NULL, &now);
-    char *here = __builtin_frame_address(0), *base = now.ss_sp;
-    stack_was_right = here > base && here < base + now.ss_size;
+    char *here = __builtin_frame_address(0);
+    stack_was_right = here > alternate && here < alternate + ALTERNATE;
 }
 
 static void *work(void *argument) {
     long me = (long)argument;
     char name[16], after[16];
     sigset_t mask, mask_after;
-    stack_t stack = {.ss_size = 65536}, stack_after;
+    stack_t stack = {.ss_size = ALTERNATE}, stack_after;
     snprintf(name, sizeof name, "worker (%ld)", me);
     pthread_setname_np(pthread_self(), name);
     snprintf(local, sizeof local, "local of %ld", me);
     sigemptyset(&mask);
     for (int s = 34 + (int)me; s < 60; s += 3) sigaddset(&mask, s);
     pthread_sigmask(SIG_SETMASK, &mask, NULL);
-    stack.ss_sp = anon(stack.ss_size);
+    stack.ss_sp = alternate = anon(ALTERNATE);
     stack.ss_flags = me % 2 ? 0 : (int)0x80000000; // SS_AUTODISARM
     need(sigaltstack(&stack, NULL) == 0);
     pid_t tid = gettid();

@@ -30,6 +30,11 @@ impl Capture {
         capture
     }
 
+    /// Of a stream that is not captured.
+    pub(crate) fn nothing() -> Self {
+        Self::of(std::io::empty())
+    }
+
     /// Everything read so far, with what is not UTF-8 replaced.
     #[must_use]
     pub fn text(&self) -> String {

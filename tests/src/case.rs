@@ -239,7 +239,7 @@ impl Case {
     ///
     /// # Errors
     /// When there is no terminal to be had.
-    pub fn start_on(&self, terminal: &Terminal, command: &Command) -> Result<Running> {
+    pub fn start_on(&self, terminal: &mut Terminal, command: &Command) -> Result<Running> {
         // `setsid` makes the terminal the controlling one and then becomes the program: same pid.
         let mut wrapped = self.command("setsid");
         wrapped.arg("--ctty").arg(command.get_program()).args(command.get_args());

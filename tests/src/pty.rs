@@ -12,7 +12,7 @@ use crate::capture::Capture;
 /// The user's side of a pseudo terminal: what the program shows is captured, keys can be pressed.
 pub struct Terminal {
     keyboard: File,
-    program_end: File,
+    program_end: Option<File>,
     screen: Capture,
 }
 
@@ -22,7 +22,7 @@ impl Terminal {
     /// # Errors
     /// When the kernel gives none.
     pub fn open(case: &crate::Case) -> Result<Self> {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).context("no terminal")?;
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).context("no terminal")?;
         grantpt(&master)?;
         unlockpt(&master)?;
         let name = ptsname(&master, Vec::new())?.into_string()?;
@@ -31,7 +31,7 @@ impl Terminal {
         let no_controlling = i32::try_from(rustix::fs::OFlags::NOCTTY.bits())?;
         let program_end = OpenOptions::new().read(true).write(true).custom_flags(no_controlling).open(&name)?;
         let screen = Capture::of(keyboard.try_clone()?);
-        Ok(Self { keyboard, program_end, screen })
+        Ok(Self { keyboard, program_end: Some(program_end), screen })
     }
 
     /// Presses keys.
@@ -48,14 +48,10 @@ impl Terminal {
         self.screen.clone()
     }
 
-    /// The program's side, to read or set what the program would.
-    #[must_use]
-    pub fn program_end(&self) -> &File {
-        &self.program_end
-    }
-
-    pub(crate) fn program_ends(&self) -> Result<(File, File, File)> {
-        let end = &self.program_end;
-        Ok((end.try_clone()?, end.try_clone()?, end.try_clone()?))
+    /// The program's side, for its three standard streams. There is one program for each terminal, so that the
+    /// screen ends when the last process that uses it does.
+    pub(crate) fn program_ends(&mut self) -> Result<(File, File, File)> {
+        let end = self.program_end.take().context("the terminal has its program already")?;
+        Ok((end.try_clone()?, end.try_clone()?, end))
     }
 }

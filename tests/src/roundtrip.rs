@@ -117,6 +117,9 @@ impl Roundtrip {
             running = self.restore(case, &image)?;
             if generation < self.generations {
                 pid = restored_pid(case, &running)?;
+                if self.asleep {
+                    case.wait_asleep(pid)?;
+                }
             }
         }
         self.finish(case, &mut running)?;

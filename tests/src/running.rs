@@ -43,8 +43,8 @@ impl Running {
         let stderr = child.stderr.take().map(Capture::of);
         Self {
             stdin: child.stdin.take(),
-            stdout: stdout.unwrap_or_default(),
-            stderr: stderr.unwrap_or_default(),
+            stdout: stdout.unwrap_or_else(Capture::nothing),
+            stderr: stderr.unwrap_or_else(Capture::nothing),
             deadline,
             child,
         }
@@ -99,11 +99,11 @@ impl Running {
             if self.stdout().contains(text) {
                 return Ok(());
             }
-            if let Some(status) = self.child.try_wait()?
-                && self.stdout.has_ended()
-                && !self.stdout().contains(text)
-            {
-                bail!("{status} before it printed {text:?}; {}", self.streams());
+            if let Some(status) = self.child.try_wait()? {
+                self.drain();
+                if !self.stdout().contains(text) {
+                    bail!("{status} before it printed {text:?}; {}", self.streams());
+                }
             }
             if Instant::now() > self.deadline {
                 bail!("never printed {text:?}; {}", self.streams());

@@ -3,8 +3,9 @@
 use std::any::Any;
 use std::fmt;
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -93,6 +94,10 @@ impl Suite {
             }
             return ExitCode::SUCCESS;
         }
+        if let Err(error) = shed_descriptors() {
+            eprintln!("the tests cannot start themselves afresh: {error}");
+            return ExitCode::FAILURE;
+        }
         match Stage::set_up() {
             Ok(stage) => self.run_on(&Arc::new(stage)),
             Err(error) => {
@@ -143,6 +148,22 @@ impl Suite {
         println!("{passed} passed, {failed} failed, {skipped} skipped");
         if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
+}
+
+/// Starts this program again without the descriptors that it was not meant to have: the jobserver of
+/// cargo, or a pipe of whatever runs the tests. Every test's program would inherit them, and hold
+/// what cannot be saved.
+fn shed_descriptors() -> std::io::Result<()> {
+    const SHED: &str = "CKPT_TESTS_SHED";
+    const SCRIPT: &str = r#"for fd in /proc/$$/fd/*; do
+            n=${fd##*/}; ((n > 2)) && eval "exec $n>&-"
+        done 2>/dev/null; exec "$0" "$@""#;
+    if std::env::var_os(SHED).is_some() {
+        return Ok(());
+    }
+    let mut again = Command::new("bash");
+    again.args(["-c", SCRIPT]).arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
+    Err(again.env(SHED, "1").exec())
 }
 
 fn run_one(test: &Test, stage: &Arc<Stage>) -> Outcome {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -271,9 +272,10 @@ impl FileTable {
     ///
     /// # Errors
     /// When it has to be carried and cannot be read.
-    pub fn descriptor(&mut self, pid: i32, fd: i32, path: &Path, copy: &File) -> Result<u64, Error> {
+    pub fn descriptor(&mut self, pid: i32, fd: i32, path: &Path, copy: &OwnedFd) -> Result<u64, Error> {
+        let copy = File::from(copy.try_clone().map_err(Error::file("look at", path))?);
         let stat = copy.metadata().map_err(Error::file("look at", path))?;
-        let seals = || rustix::fs::fcntl_get_seals(copy).map_or(0, |seals| seals.bits());
+        let seals = || rustix::fs::fcntl_get_seals(&copy).map_or(0, |seals| seals.bits());
         let reopen = || File::open(format!("/proc/{pid}/fd/{fd}"));
         self.enter(path, &stat, seals, reopen, self.carry.open, None)
     }

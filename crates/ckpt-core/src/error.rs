@@ -188,3 +188,6 @@ fn file_advice(source: &io::Error) -> &'static str {
         _ => "see to it and try again",
     }
 }
+
+#[cfg(test)]
+mod tests;

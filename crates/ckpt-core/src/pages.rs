@@ -147,11 +147,12 @@ struct Run {
     access: Access,
 }
 
-/// What the program may do with pages: those of one run are alike, so that a restore can fill them in one call.
+/// Whose pages are and what the program may do with them: those of one run are alike, so that a restore can fill them in one call.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 struct Access {
     is_readable: bool,
     is_writable: bool,
+    is_kernels: bool,
 }
 
 impl Run {
@@ -238,7 +239,11 @@ impl Runs<'_> {
     /// Looks for pages a bit further on; false at the end.
     fn look_further(&mut self) -> Result<bool, Error> {
         let Some(region) = self.regions.get(self.region) else { return Ok(false) };
-        let access = Access { is_readable: region.is_readable(), is_writable: region.is_writable() };
+        let access = Access {
+            is_readable: region.is_readable(),
+            is_writable: region.is_writable_at_first(),
+            is_kernels: matches!(region.backing, Backing::Kernel(_)),
+        };
         let start = self.at.max(region.start);
         let mut reached = region.end;
         let mut push =
@@ -247,7 +252,7 @@ impl Runs<'_> {
             for &(start, end) in pages {
                 push(start, end);
             }
-        } else if matches!(region.backing, Backing::Kernel(_)) && region.has_pages() {
+        } else if access.is_kernels && region.has_pages() {
             // The vDSO: its pages are the kernel's, and needed on another one.
             push(region.start, region.end);
         } else if region.has_pages() {
@@ -265,3 +270,6 @@ impl Runs<'_> {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,17 +7,18 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use ckpt_trace::arch::Interrupted;
+use ckpt_trace::arch::{self, Interrupted};
 use ckpt_trace::{Memory, Registers, Tid};
 
 use crate::proc::{self, Stat, SyscallState};
 use crate::resource::threads::Wait;
 
-/// A thread that was in a call with a time limit when we looked, and for how long it had been asleep.
+/// A thread that was in a call with a time limit when we looked.
 #[derive(Debug, Clone, Copy)]
 pub struct Sleeper {
     call: i64,
     args: [u64; 6],
+    /// For how long it had been asleep, in nanoseconds, where only that tells how much of the limit is left.
     asleep: u64,
     seen: Instant,
 }
@@ -32,14 +33,38 @@ const MARGIN: u64 = 1_000_000;
 pub fn sleepers(pid: Tid) -> BTreeMap<Tid, Sleeper> {
     let mut found = BTreeMap::new();
     for tid in proc::tree::threads(pid).unwrap_or_default() {
-        let Ok(SyscallState::Blocked { nr: call, args, .. }) = SyscallState::of(pid, tid) else { continue };
-        if has_hidden_rest(call, &args)
-            && let Some(asleep) = time_asleep(pid, tid)
-        {
+        let Ok(SyscallState::Blocked { nr, args, .. }) = SyscallState::of(pid, tid) else { continue };
+        let call = if nr == libc::SYS_restart_syscall { restarted_call(pid, tid, &args) } else { nr };
+        if uses_restart_block(call) {
+            let is_needed = has_hidden_rest(call, &args);
+            let asleep = if is_needed { time_asleep(pid, tid).unwrap_or_default() } else { 0 };
             found.insert(tid, Sleeper { call, args, asleep, seen: Instant::now() });
         }
     }
     found
+}
+
+/// Calls that end in a restart block when they are interrupted (`set_restart_fn` in the kernel).
+fn uses_restart_block(call: i64) -> bool {
+    matches!(call, libc::SYS_poll | libc::SYS_nanosleep | libc::SYS_clock_nanosleep | libc::SYS_futex)
+}
+
+/// Which call a thread in `restart_syscall` goes on with: it was interrupted before. Its arguments are still in the
+/// registers, its number is not; where it sleeps in the kernel tells.
+fn restarted_call(pid: Tid, tid: Tid, args: &[u64; 6]) -> i64 {
+    const LOWEST_ADDRESS: u64 = 4096;
+    let place = proc::read(format!("/proc/{pid}/task/{tid}/wchan")).unwrap_or_default();
+    let place = String::from_utf8_lossy(&place);
+    if place.contains("poll") {
+        libc::SYS_poll
+    } else if place.contains("futex") {
+        libc::SYS_futex
+    } else if (LOWEST_ADDRESS..arch::USER_END).contains(&args[0]) {
+        libc::SYS_nanosleep
+    } else {
+        // The first argument is a clock.
+        libc::SYS_clock_nanosleep
+    }
 }
 
 /// Whether only the kernel knows how much of the limit is left.
@@ -76,7 +101,11 @@ pub fn wait_of(registers: &Registers, memory: &Memory, sleeper: Option<&Sleeper>
     if registers.interrupted() != Some(Interrupted::RestartBlock) {
         return None;
     }
-    let (call, args) = registers.syscall()?;
+    let (number, args) = registers.syscall()?;
+    let call = match sleeper {
+        Some(sleeper) if number == libc::SYS_restart_syscall && sleeper.args == args => sleeper.call,
+        _ => number,
+    };
     let told = match call {
         libc::SYS_nanosleep if args[1] != 0 => timespec(memory, args[1]),
         libc::SYS_clock_nanosleep if args[3] != 0 => timespec(memory, args[3]),
@@ -129,3 +158,6 @@ fn timespec(memory: &Memory, at: u64) -> Option<u64> {
     let nanoseconds = memory.read_u64(at + 8).ok()?;
     Some(seconds.saturating_mul(SECOND).saturating_add(nanoseconds))
 }
+
+#[cfg(test)]
+mod tests;

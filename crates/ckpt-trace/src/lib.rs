@@ -11,6 +11,8 @@ mod memory;
 mod remote;
 pub mod sys;
 mod thread;
+#[cfg(test)]
+mod tracee;
 
 pub use arch::Registers;
 pub use error::TraceError;

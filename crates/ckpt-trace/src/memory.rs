@@ -163,3 +163,6 @@ fn iovec_of(span: &Span) -> libc::iovec {
 pub(crate) fn usize_of(value: u64) -> usize {
     value as usize
 }
+
+#[cfg(test)]
+mod tests;

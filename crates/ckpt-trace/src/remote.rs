@@ -29,6 +29,7 @@ pub struct Batch {
     scratch_at: u64,
     scratch_capacity: usize,
     calls_capacity: usize,
+    entry: u64,
 }
 
 /// What a batch did.
@@ -109,6 +110,7 @@ impl Injection {
             scratch_at: self.base + PAGE + scratch_offset as u64,
             scratch_capacity: data - scratch_offset,
             calls_capacity,
+            entry: 0,
         }
     }
 
@@ -140,7 +142,13 @@ impl Injection {
 
         thread.set_signal_mask(!(1 << (self.trap_signal - 1)))?;
         let count = batch.names.len() as u64;
-        thread.set_registers(&registers.for_batch(self.base, data + CALLS as u64, count, self.trap_signal))?;
+        thread.set_registers(&registers.for_batch(
+            self.base,
+            batch.entry,
+            data + CALLS as u64,
+            count,
+            self.trap_signal,
+        ))?;
         let heal_at = self.base + arch::batch_code().1;
         let calls_at = data + CALLS as u64;
         Ok(InFlight {
@@ -284,6 +292,11 @@ impl Batch {
         self.names.len() - 1
     }
 
+    /// Lets the thread use an AMX tile first, so that its tile registers can be set afterwards.
+    pub fn use_tiles(&mut self) {
+        self.entry = arch::tiles_entry();
+    }
+
     /// Puts bytes where the calls can point to, and says at which address (aligned to 16).
     pub fn data(&mut self, bytes: &[u8]) -> u64 {
         self.scratch.resize(self.scratch.len().next_multiple_of(16), 0);
@@ -359,3 +372,6 @@ impl Outcome {
         self.bytes(at, 4).try_into().map(u32::from_le_bytes).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -445,3 +445,6 @@ fn request(name: &'static str, request: u32, tid: Tid, addr: u64, data: u64) -> 
     let result = unsafe { libc::syscall(libc::SYS_ptrace, u64::from(request), i64::from(tid), addr, data) };
     if result == -1 { Err(TraceError::last(name, tid)) } else { Ok(result) }
 }
+
+#[cfg(test)]
+mod tests;

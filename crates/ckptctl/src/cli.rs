@@ -110,6 +110,7 @@ impl Verb {
 
 /// What to save, and how.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 pub struct CheckpointArgs {
     /// The job to save, by its name
     #[arg(required_unless_present = "pid", conflicts_with = "pid")]

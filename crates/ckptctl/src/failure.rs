@@ -36,7 +36,7 @@ impl std::error::Error for Failure {}
 /// Tells an error and gives the exit status.
 pub fn tell(error: &anyhow::Error, json: bool) -> i32 {
     let class = class(error);
-    let message = text::plain(&format!("{error:#}"));
+    let message = text::plain(&line(error));
     eprintln!("ckptctl: {message}");
     if json {
         let mut object = Map::new();
@@ -50,6 +50,18 @@ pub fn tell(error: &anyhow::Error, json: bool) -> i32 {
         let _ = output::print_json(&object);
     }
     class as i32
+}
+
+/// An error with its causes. One of the engine or of ours tells its own causes.
+pub fn line(error: &anyhow::Error) -> String {
+    let mut words = Vec::new();
+    for cause in error.chain() {
+        words.push(cause.to_string());
+        if cause.is::<ckpt_core::Error>() || cause.is::<Failure>() {
+            break;
+        }
+    }
+    words.join(": ")
 }
 
 /// The class of an error: that of the engine's error or of ours in its chain, else [`Class::Failed`].
@@ -87,6 +99,7 @@ mod tests {
         assert_eq!(class(&engine), Class::Failed);
         let cancelled = anyhow::Error::new(ckpt_core::Error::Cancelled).context("while saving");
         assert_eq!(class(&cancelled), Class::Cancelled);
+        assert_eq!(line(&cancelled), format!("while saving: {}", ckpt_core::Error::Cancelled));
         let ours = anyhow::Error::new(Failure::new(Class::BadImage, "damaged"));
         assert_eq!(class(&ours), Class::BadImage);
         assert_eq!(class(&anyhow::anyhow!("anything")), Class::Failed);

@@ -84,7 +84,9 @@ pub fn describe(path: &Path, mut found: impl FnMut(&PageRange)) -> Result<Descri
                 let index = usize::try_from(process).unwrap_or(usize::MAX);
                 let described = layout.as_ref().and_then(|layout| layout.processes.get(index));
                 if let (Some(described), Some(held)) = (described, held.get_mut(index)) {
-                    ranges.iter().for_each(|range| tally(&described.memory.regions, range, held));
+                    for range in &ranges {
+                        tally(&described.memory.regions, range, held);
+                    }
                 }
                 ranges.iter().for_each(&mut found);
                 reader.skip_data().map_err(fault)?;

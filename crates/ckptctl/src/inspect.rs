@@ -36,14 +36,14 @@ struct Everything<'a> {
     records: u64,
     pages: Amount,
     file_contents: Amount,
-    regions: Vec<RegionSize<'a>>,
+    regions: Vec<RegionSize>,
     layout: &'a Layout,
     state: &'a [ProcessState],
 }
 
 /// A region in short.
 #[derive(Serialize)]
-struct RegionSize<'a> {
+struct RegionSize {
     process: usize,
     start: String,
     end: String,
@@ -52,8 +52,8 @@ struct RegionSize<'a> {
     stored_bytes: u64,
     protection: String,
     kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<&'a Path>,
+    /// As `/proc/PID/maps` would name it.
+    name: String,
 }
 
 impl<'a> Everything<'a> {
@@ -70,7 +70,7 @@ impl<'a> Everything<'a> {
                 stored_bytes: *held,
                 protection: protection(region),
                 kind: kind(layout, process, region),
-                path: path(layout, region),
+                name: name(layout, process, region),
             }));
         }
         Self {
@@ -112,12 +112,20 @@ fn kind(layout: &Layout, process: usize, region: &Region) -> &'static str {
     }
 }
 
-/// The file behind a region.
-fn path<'a>(layout: &'a Layout, region: &Region) -> Option<&'a Path> {
+/// The name of a region: that of its file, of the kernel, or the one that the program gave it.
+fn name(layout: &Layout, process: usize, region: &Region) -> String {
     match &region.backing {
-        Backing::File { file, .. } => {
-            layout.files.iter().find(|known| known.id == *file).map(|known| known.path.as_path())
-        }
-        _ => None,
+        Backing::Anonymous(Some(name)) => name.text(),
+        Backing::Anonymous(None) => match kind(layout, process, region) {
+            "heap" => "[heap]".to_owned(),
+            "stack" => "[stack]".to_owned(),
+            _ => String::new(),
+        },
+        Backing::Shared { object, .. } => format!("object {object}"),
+        Backing::File { file, .. } => match layout.files.iter().find(|known| known.id == *file) {
+            Some(known) => known.path.to_string_lossy().into_owned(),
+            None => format!("file {file}"),
+        },
+        Backing::Kernel(name) => name.clone(),
     }
 }

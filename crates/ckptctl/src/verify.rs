@@ -39,9 +39,9 @@ pub fn verify(args: &VerifyArgs) -> anyhow::Result<i32> {
         return Ok(0);
     }
     if !args.json {
-        let lines = damages.iter().map(|Damage { position, record, what }| {
-            format!("byte {position}: {record}: {}\n", text::plain(what))
-        });
+        let lines = damages
+            .iter()
+            .map(|Damage { position, record, what }| format!("byte {position}: {record}: {}\n", text::plain(what)));
         output::print(&lines.collect::<String>())?;
     }
     let message = format!(

@@ -295,6 +295,7 @@ x86_Thread_features_locked:\t
             ns_sid: vec![2233, 0],
             umask: Some(0o27),
             threads: 12,
+            locked: 0,
             sig_pnd: 1,
             shd_pnd: 0x200,
             sig_blk: 0xffff_fffe_7ffb_feff,

@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn texts_of_the_kernel() {
         assert_eq!(parse_children(b"12 13 4000 ").unwrap(), [12, 13, 4000]);
-        assert_eq!(parse_children(b"").unwrap(), []);
+        assert_eq!(parse_children(b"").unwrap(), Vec::<i32>::new());
         assert!(parse_children(b"12 x").is_err());
         assert_eq!(parse_namespace(b"mnt:[4026531841]").unwrap(), 4_026_531_841);
         for wrong in ["", "mnt", "mnt:[]", "mnt:[1", "mnt:[1]x"] {

@@ -38,3 +38,6 @@ impl<'de> Deserialize<'de> for Bytes {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

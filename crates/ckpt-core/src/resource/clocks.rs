@@ -60,3 +60,6 @@ fn offset(offset: TimeOffset) -> i128 {
 fn saturated(value: i128) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,6 @@
 //! Open descriptors, and which of them share an open file description.
 
 use std::cmp::Ordering;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,8 @@ use ckpt_trace::sys::{self, Shared};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use super::events::{Epoll, EventCounter};
+use super::pipes::Pipe;
 use super::terminal::TerminalState;
 use crate::Error;
 use crate::capture::FileTable;
@@ -61,6 +62,12 @@ pub enum Opened {
         /// Settings and size.
         state: TerminalState,
     },
+    /// A pipe within the process: one of its ends.
+    Pipe(Pipe),
+    /// An eventfd.
+    EventCounter(EventCounter),
+    /// An epoll instance.
+    Epoll(Epoll),
     /// A pipe or socket that the launching shell gave as standard input, output or error; reconnected to those of the
     /// restoring process.
     Inherited(Inherited),
@@ -79,7 +86,18 @@ pub enum Inherited {
 /// The memory devices (major 1), which have no state of their own.
 const DEVICES: &[(u32, &str)] =
     &[(3, "/dev/null"), (5, "/dev/zero"), (7, "/dev/full"), (8, "/dev/random"), (9, "/dev/urandom")];
+/// `/dev/ptmx`.
+const PTMX: (u32, u32) = (5, 2);
 const STANDARD: std::ops::RangeInclusive<i32> = 0..=2;
+
+/// A descriptor of the process, with our own copy of it.
+struct Found {
+    fd: i32,
+    info: FdInfo,
+    path: PathBuf,
+    copy: OwnedFd,
+    stat: rustix::fs::Stat,
+}
 
 impl DescriptorState {
     /// The descriptors of a frozen process; files are entered into the table.
@@ -89,27 +107,15 @@ impl DescriptorState {
     pub fn capture(pid: i32, files: &mut FileTable) -> Result<Self, Error> {
         let mut state = Self { descriptions: Vec::new(), descriptors: Vec::new() };
         let mut seen: Vec<Seen> = Vec::new();
-        let target = Pid::from_raw(pid).ok_or(Error::NoProcess { pid })?;
-        let pidfd = pidfd_open(target, PidfdFlags::empty())
-            .map_err(|error| Error::System { what: format!("open process {pid}"), source: error.into() })?;
-        for fd in proc::tree::fds(pid)? {
-            let info = FdInfo::of(pid, fd)?;
-            let copy = pidfd_getfd(&pidfd, fd, PidfdGetfdFlags::empty()).map_err(|error| Error::System {
-                what: format!("copy descriptor {fd} of process {pid}"),
-                source: error.into(),
-            })?;
-            let stat = rustix::fs::fstat(&copy).map_err(|error| Error::System {
-                what: format!("look at descriptor {fd} of process {pid}"),
-                source: error.into(),
-            })?;
-            let key = (stat.st_dev, stat.st_ino, info.flags & !CLOEXEC, info.pos);
-            let twin = find_twin(pid, fd, key, &seen)?;
-            let description = if let Some(description) = twin {
+        let all = find_all(pid)?;
+        for found in &all {
+            let (fd, info) = (found.fd, &found.info);
+            let key = (found.stat.st_dev, found.stat.st_ino, info.flags & !CLOEXEC, info.pos);
+            let description = if let Some(description) = find_twin(pid, fd, key, &seen)? {
                 description
             } else {
-                let opened = opened(pid, fd, copy, &info, &stat, files)?;
                 state.descriptions.push(Description {
-                    opened,
+                    opened: opened(pid, found, &all, files)?,
                     flags: info.flags & !CLOEXEC,
                     offset: u64::try_from(info.pos).unwrap_or_default(),
                 });
@@ -120,6 +126,17 @@ impl DescriptorState {
             state.descriptors.push(Descriptor { fd, description, close_on_exec });
         }
         Ok(state)
+    }
+
+    /// The epoll instances, each with a number of it.
+    pub fn epolls(&self) -> impl Iterator<Item = (i32, &Epoll)> {
+        (0..).zip(&self.descriptions).filter_map(|(index, description)| match &description.opened {
+            Opened::Epoll(epoll) => {
+                let descriptor = self.descriptors.iter().find(|descriptor| descriptor.description == index)?;
+                Some((descriptor.fd, epoll))
+            }
+            _ => None,
+        })
     }
 
     /// The highest descriptor.
@@ -150,15 +167,27 @@ fn find_twin(pid: i32, fd: i32, key: Key, seen: &[Seen]) -> Result<Option<usize>
     Ok(None)
 }
 
-fn opened(
-    pid: i32,
-    fd: i32,
-    copy: OwnedFd,
-    info: &FdInfo,
-    stat: &rustix::fs::Stat,
-    files: &mut FileTable,
-) -> Result<Opened, Error> {
-    let path = proc::tree::fd_target(pid, fd)?;
+fn find_all(pid: i32) -> Result<Vec<Found>, Error> {
+    let looking = |fd: i32| {
+        move |error: rustix::io::Errno| Error::System {
+            what: format!("look at descriptor {fd} of process {pid}"),
+            source: error.into(),
+        }
+    };
+    let target = Pid::from_raw(pid).ok_or(Error::NoProcess { pid })?;
+    let pidfd = pidfd_open(target, PidfdFlags::empty())
+        .map_err(|error| Error::System { what: format!("open process {pid}"), source: error.into() })?;
+    let found = proc::tree::fds(pid)?.into_iter().map(|fd| {
+        let info = FdInfo::of(pid, fd)?;
+        let copy = pidfd_getfd(&pidfd, fd, PidfdGetfdFlags::empty()).map_err(looking(fd))?;
+        let stat = rustix::fs::fstat(&copy).map_err(looking(fd))?;
+        Ok(Found { fd, info, path: proc::tree::fd_target(pid, fd)?, copy, stat })
+    });
+    found.collect()
+}
+
+fn opened(pid: i32, found: &Found, all: &[Found], files: &mut FileTable) -> Result<Opened, Error> {
+    let Found { fd, info, path, copy, stat } = found;
     let refuse = |what: &str, advice: &str| {
         Err(Error::refused(pid, format!("descriptor {fd} ({}) is {what}", path.display()), advice))
     };
@@ -171,27 +200,67 @@ fn opened(
     }
     let advice = "let the program close it before the checkpoint";
     match stat.st_mode & libc::S_IFMT {
-        libc::S_IFREG | libc::S_IFDIR => {
-            let file = files.descriptor(pid, fd, &path, &File::from(copy))?;
-            Ok(Opened::File(file))
-        }
+        libc::S_IFREG | libc::S_IFDIR => Ok(Opened::File(files.descriptor(pid, *fd, path, copy)?)),
         libc::S_IFCHR => {
             let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
             let known = DEVICES.iter().find(|(number, _)| major == 1 && *number == minor);
             if let Some((_, device)) = known {
                 return Ok(Opened::Device(PathBuf::from(device)));
             }
-            match TerminalState::capture(&copy) {
-                Some(state) => Ok(Opened::Terminal { path, state }),
+            if (major, minor) == PTMX {
+                return refuse("the controlling side of a terminal of its own, which cannot be saved", advice);
+            }
+            match TerminalState::capture(copy) {
+                Some(state) => Ok(Opened::Terminal { path: path.clone(), state }),
                 None => refuse(&format!("the device {major}:{minor}, which cannot be saved"), advice),
             }
         }
-        libc::S_IFIFO if STANDARD.contains(&fd) => Ok(Opened::Inherited(Inherited::Pipe)),
-        libc::S_IFSOCK if STANDARD.contains(&fd) => Ok(Opened::Inherited(Inherited::Socket)),
-        libc::S_IFIFO => refuse("a pipe, which cannot be saved", advice),
-        libc::S_IFSOCK => refuse(&format!("{}, which cannot be saved", socket_kind(&copy)), advice),
-        _ => refuse(&format!("{}, which cannot be saved", anonymous_kind(&path)), advice),
+        libc::S_IFIFO if is_own_pipe(found, all) => match Pipe::capture(stat.st_ino, copy, is_reading(info)) {
+            Ok(pipe) => Ok(Opened::Pipe(pipe)),
+            Err(error) => refuse(&format!("a pipe whose data cannot be read ({error})"), advice),
+        },
+        libc::S_IFIFO if STANDARD.contains(fd) => Ok(Opened::Inherited(Inherited::Pipe)),
+        libc::S_IFSOCK if STANDARD.contains(fd) => Ok(Opened::Inherited(Inherited::Socket)),
+        libc::S_IFIFO => refuse(
+            "a pipe to another process, which cannot be saved",
+            "let the program close it before the checkpoint, or start it without (such as with 3>&- in a shell)",
+        ),
+        libc::S_IFSOCK => refuse(&format!("{}, which cannot be saved", socket_kind(copy)), advice),
+        _ => {
+            let kind = anonymous_kind(path);
+            let known = match kind.as_str() {
+                "an eventfd" => EventCounter::capture(info).map(Opened::EventCounter),
+                "an epoll instance" => Epoll::capture(info).filter(|epoll| is_plain(epoll, all)).map(Opened::Epoll),
+                _ => None,
+            };
+            known.map_or_else(|| refuse(&format!("{kind}, which cannot be saved"), advice), Ok)
+        }
     }
+}
+
+/// Whether a descriptor of a pipe is for reading.
+fn is_reading(info: &FdInfo) -> bool {
+    info.flags & libc::O_ACCMODE.unsigned_abs() == libc::O_RDONLY.unsigned_abs()
+}
+
+/// Whether both ends of a pipe are in the process. One with packets (`O_DIRECT`) is left to others.
+fn is_own_pipe(found: &Found, all: &[Found]) -> bool {
+    let has_end = |reading: bool| {
+        all.iter().any(|other| other.stat.st_ino == found.stat.st_ino && is_reading(&other.info) == reading)
+    };
+    let is_anonymous = found.path.as_os_str().as_bytes().starts_with(b"pipe:[");
+    is_anonymous && found.info.flags & libc::O_DIRECT.unsigned_abs() == 0 && has_end(true) && has_end(false)
+}
+
+/// Whether an epoll instance watches only descriptors that still mean the same file, and no other epoll instance.
+fn is_plain(epoll: &Epoll, all: &[Found]) -> bool {
+    epoll.watched.iter().all(|watched| {
+        all.iter().any(|found| {
+            found.fd == watched.fd
+                && found.stat.st_ino == watched.inode
+                && !found.path.as_os_str().as_bytes().ends_with(b"[eventpoll]")
+        })
+    })
 }
 
 fn socket_kind(fd: &OwnedFd) -> &'static str {

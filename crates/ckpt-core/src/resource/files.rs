@@ -239,3 +239,6 @@ pub fn read_stretch(file: &mut File, offset: u64, buffer: &mut [u8]) -> io::Resu
     file.seek(SeekFrom::Start(offset))?;
     file.read_exact(buffer)
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,3 +109,6 @@ impl Machine {
         self.xsave.iter().map(|&(bit, offset, size)| arch::XsaveComponent { bit, offset, size }).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

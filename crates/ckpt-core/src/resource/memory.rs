@@ -100,6 +100,8 @@ pub enum Backing {
 #[allow(missing_docs)] // each is the flag or advice of the same name
 pub enum Trait {
     GrowsDown,
+    /// It counts towards committed memory although it is not writable now: it once was.
+    Accounted,
     NoReserve,
     HugeTlb,
     Droppable,
@@ -265,6 +267,12 @@ impl Region {
         self.protection & READ != 0
     }
 
+    /// Whether it is mapped writable until it is filled.
+    #[must_use]
+    pub fn is_writable_at_first(&self) -> bool {
+        self.is_writable() || self.has(Trait::Accounted) || matches!(self.backing, Backing::Shared { .. })
+    }
+
     /// Whether the program can write to it now.
     #[must_use]
     pub fn is_writable(&self) -> bool {
@@ -281,17 +289,16 @@ impl Region {
         }
     }
 
-    /// Maps it, empty. `file` is the descriptor of a mapped file in the new process. Shared memory is mapped writable
-    /// and gets its protection when it is filled.
+    /// Maps it, empty. `file` is the descriptor of a mapped file in the new process. What was
+    /// writable once is mapped so, and gets its protection when it is filled.
     pub fn rebuild(&self, batch: &mut Batch, file: Option<i32>) {
         let mut flags = libc::MAP_FIXED_NOREPLACE;
-        let mut protection = self.protection;
+        let protection = self.protection | if self.is_writable_at_first() { READ | WRITE } else { 0 };
         let mut offset = 0;
         match &self.backing {
             Backing::Anonymous(_) => flags |= libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
             Backing::Shared { .. } => {
                 flags |= libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-                protection |= READ | WRITE;
             }
             Backing::File { offset: at, shared, .. } => {
                 flags |= if *shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
@@ -352,7 +359,7 @@ impl Region {
 
     /// What comes when it is filled: the protection of shared memory, locks, seals.
     pub fn rebuild_late(&self, batch: &mut Batch) {
-        if matches!(self.backing, Backing::Shared { .. }) && self.protection & (READ | WRITE) != READ | WRITE {
+        if self.is_writable_at_first() && self.protection & (READ | WRITE) != READ | WRITE {
             batch.call("mprotect", libc::SYS_mprotect, &[self.start, self.size(), self.protection.into()]);
         }
         if self.protection_key != 0 {
@@ -384,6 +391,7 @@ fn traits(vma: &Vma) -> Vec<Trait> {
     let is_huge = flags.is_hugetlb();
     [
         (flags.grows_down(), Trait::GrowsDown),
+        (flags.is_accounted() && !vma.perms.write && !vma.perms.shared, Trait::Accounted),
         (flags.is_noreserve(), Trait::NoReserve),
         (is_huge, Trait::HugeTlb),
         (flags.is_droppable(), Trait::Droppable),
@@ -509,3 +517,6 @@ impl PageFinder {
         Ok((found, end))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,14 +8,18 @@ pub mod bytes;
 pub mod clocks;
 pub mod credentials;
 pub mod descriptors;
+pub mod events;
 pub mod files;
 pub mod machine;
 pub mod memory;
+pub mod pipes;
 pub mod process;
 pub mod signals;
 pub mod terminal;
 pub mod threads;
 pub mod timers;
+#[cfg(test)]
+pub(crate) mod tracee;
 pub mod vdso;
 
 use serde::{Deserialize, Serialize};

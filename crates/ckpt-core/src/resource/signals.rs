@@ -113,3 +113,6 @@ pub fn trap_signal(caught: u64, blocked: u64, pending: u64) -> i32 {
     let pick = |busy: u64| CANDIDATES.iter().find(is_free(busy)).copied();
     pick(caught | blocked | pending).or_else(|| pick(caught | pending)).unwrap_or(libc::SIGCONT)
 }
+
+#[cfg(test)]
+mod tests;

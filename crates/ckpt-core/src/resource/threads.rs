@@ -3,7 +3,8 @@
 use std::io;
 
 use ckpt_trace::sys::{self, SchedAttr};
-use ckpt_trace::{Batch, Outcome, SigQueue, Stopped, Tid, TraceError};
+use ckpt_trace::{Batch, Outcome, SigQueue, Stopped, Tid, TraceError, arch};
+use rustix::process::{Pid, getpriority_process, setpriority_process};
 use serde::{Deserialize, Serialize};
 
 use super::bytes::Bytes;
@@ -11,7 +12,6 @@ use crate::proc::Status;
 
 const PR_GET_TID_ADDRESS: u64 = 40;
 const SS_ONSTACK: u32 = 1;
-const SS_DISABLE: u32 = 2;
 
 /// One thread.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +63,8 @@ pub struct Scheduling {
     pub timer_slack: u64,
     /// I/O priority, `ioprio_get(2)`.
     pub io_priority: u64,
+    /// What happens on a memory error, `PR_MCE_KILL_GET`.
+    pub memory_error_kill: u64,
 }
 
 /// A call with a time limit that the freeze interrupted, and which the kernel goes on with by itself only in the
@@ -98,6 +100,7 @@ pub struct Asked {
     alternate_stack: u64,
     tid_address: u64,
     timer_slack: usize,
+    memory_error_kill: usize,
 }
 
 /// Asks what only the thread itself can tell.
@@ -108,7 +111,9 @@ pub fn ask(batch: &mut Batch) -> Asked {
     batch.call("prctl(PR_GET_TID_ADDRESS)", libc::SYS_prctl, &[PR_GET_TID_ADDRESS, tid_address, 0, 0, 0]);
     let slack = libc::PR_GET_TIMERSLACK.unsigned_abs().into();
     let timer_slack = batch.call("prctl(PR_GET_TIMERSLACK)", libc::SYS_prctl, &[slack, 0, 0, 0, 0]);
-    Asked { alternate_stack, tid_address, timer_slack }
+    let policy = libc::PR_MCE_KILL_GET.unsigned_abs().into();
+    let memory_error_kill = batch.call("prctl(PR_MCE_KILL_GET)", libc::SYS_prctl, &[policy, 0, 0, 0, 0]);
+    Asked { alternate_stack, tid_address, timer_slack, memory_error_kill }
 }
 
 impl ThreadState {
@@ -146,12 +151,13 @@ impl ThreadState {
             scheduling: Scheduling {
                 policy: attr.policy,
                 flags: attr.flags,
-                nice: attr.nice,
+                nice: getpriority_process(Pid::from_raw(tid)).map_err(|error| call("getpriority")(error.into()))?,
                 priority: attr.priority,
                 deadline: [attr.runtime, attr.deadline, attr.period],
                 affinity: sys::affinity(tid).map_err(call("sched_getaffinity"))?,
                 timer_slack: answers.result(asked.timer_slack)?,
                 io_priority: sys::io_priority(tid).map_err(call("ioprio_get"))?,
+                memory_error_kill: answers.result(asked.memory_error_kill)?,
             },
             wait,
         })
@@ -160,6 +166,9 @@ impl ThreadState {
     /// What the new thread says to the kernel about itself. `tid_address` and the rest take effect at once; its
     /// registers and mask follow when everything else is in place.
     pub fn rebuild(&self, batch: &mut Batch) {
+        if arch::uses_tiles(&self.extended) {
+            batch.use_tiles();
+        }
         let mut name = self.name.0.clone();
         name.truncate(15);
         let name = batch.string(&name);
@@ -172,18 +181,20 @@ impl ThreadState {
         if let Some((area, length, signature)) = self.rseq {
             batch.call("rseq", libc::SYS_rseq, &[area, length.into(), 0, signature.into()]);
         }
+        // Set in any case: without one of its own the thread would have that of whoever made its process.
         let (address, flags, size) = self.alternate_stack;
-        if flags & SS_DISABLE == 0 {
-            let mut stack = [0; 24];
-            stack[..8].copy_from_slice(&address.to_le_bytes());
-            // Whether the thread is on the stack now follows from its stack pointer.
-            stack[8..12].copy_from_slice(&(flags & !SS_ONSTACK).to_le_bytes());
-            stack[16..].copy_from_slice(&size.to_le_bytes());
-            let stack = batch.data(&stack);
-            batch.call("sigaltstack", libc::SYS_sigaltstack, &[stack, 0]);
-        }
+        let mut stack = [0; 24];
+        stack[..8].copy_from_slice(&address.to_le_bytes());
+        // Whether the thread is on the stack now follows from its stack pointer.
+        stack[8..12].copy_from_slice(&(flags & !SS_ONSTACK).to_le_bytes());
+        stack[16..].copy_from_slice(&size.to_le_bytes());
+        let stack = batch.data(&stack);
+        batch.call("sigaltstack", libc::SYS_sigaltstack, &[stack, 0]);
         let slack = libc::PR_SET_TIMERSLACK.unsigned_abs().into();
         batch.call("prctl(PR_SET_TIMERSLACK)", libc::SYS_prctl, &[slack, self.scheduling.timer_slack, 0, 0, 0]);
+        let policy = [libc::PR_MCE_KILL, libc::PR_MCE_KILL_SET].map(|number| u64::from(number.unsigned_abs()));
+        let wanted = self.scheduling.memory_error_kill;
+        batch.call("prctl(PR_MCE_KILL)", libc::SYS_prctl, &[policy[0], policy[1], wanted, 0, 0]);
     }
 
     /// Sets from outside how the thread `tid` (as we see it) is scheduled. What the machine or the user's limits do not
@@ -214,7 +225,14 @@ impl ThreadState {
         if attr != current
             && let Err(error) = sys::set_sched_attr(tid, &attr)
         {
-            tell(format!("scheduling policy {} with nice {}", attr.policy, attr.nice), &error);
+            tell(format!("scheduling policy {}", attr.policy), &error);
+        }
+        // Policies other than the ordinary ones leave nice as it is (kernel/sched/syscalls.c, __setscheduler_params).
+        let thread = Pid::from_raw(tid);
+        if getpriority_process(thread)? != wanted.nice
+            && let Err(error) = setpriority_process(thread, wanted.nice)
+        {
+            tell(format!("nice {}", wanted.nice), &error.into());
         }
         if wanted.affinity != sys::affinity(tid)?
             && let Err(error) = sys::set_affinity(tid, &wanted.affinity)
@@ -229,3 +247,6 @@ impl ThreadState {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

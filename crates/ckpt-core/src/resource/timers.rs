@@ -152,3 +152,6 @@ impl TimerState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

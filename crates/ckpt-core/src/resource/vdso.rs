@@ -51,3 +51,6 @@ pub fn redirections(old: &[u8], new: &[u8], new_base: u64) -> Result<Vec<(u64, V
     }
     Ok(patches.into_iter().collect())
 }
+
+#[cfg(test)]
+mod tests;

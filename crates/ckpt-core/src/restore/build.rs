@@ -37,13 +37,14 @@ pub fn build(
     let trap = signals::trap_signal(0, 0, pending);
     let mut shell = Shell::take(nest.shell, memory, trap)?;
 
-    build_memory(&mut shell, index, files)?;
-    let has_capabilities = shell.capabilities()? != 0;
-    let executable = has_capabilities.then_some(files.executable);
-    if executable.is_none() {
-        notes.push("/proc/self/exe shows ckptctl instead of the program".to_owned());
+    // While the shell is empty: the kernel names no other executable as long as the present one is mapped, and a
+    // program that restores itself runs from the very file that it will map again.
+    let executable = (shell.capabilities()? != 0).then_some(files.executable);
+    if executable.is_none() && plan.keeps_ids {
+        notes.push("/proc/self/exe shows the restoring program instead of the restored one".to_owned());
     }
     shell.run(|batch| memory.rebuild_bounds(batch, executable))?;
+    build_memory(&mut shell, index, files)?;
     build_process(&mut shell, index, files)?;
     let mut others = build_threads(&mut shell, index, plan)?;
     let ids = new_ids(&shell, index, &others)?;
@@ -164,6 +165,9 @@ fn build_process(shell: &mut Shell, index: &ImageIndex, files: &OpenFiles) -> Re
     )?;
     shell.run(|batch| {
         batch.call("close_range", libc::SYS_close_range, &[below + 1, u64::from(u32::MAX), 0]);
+        for (fd, epoll) in state.descriptors.epolls() {
+            epoll.rebuild_watched(fd, batch);
+        }
     })
 }
 

@@ -101,23 +101,26 @@ enum Reach {
     Tracer,
 }
 
-/// `None` when a range is in no region that can hold pages.
+/// `None` when a range is in no region that can hold pages, or the kernel's pages are mixed with others.
 fn reach(memory: &MemoryState, run: &PageRun) -> Option<Reach> {
-    let mut reach = Reach::Kernel;
+    let mut all: Option<Reach> = None;
     for range in &run.ranges {
         let mut at = range.addr;
         while at < range.addr + range.len {
             let region = memory.region_at(at).filter(|region| region.has_pages())?;
-            reach = reach.max(match region.backing {
+            let this = match region.backing {
                 Backing::Kernel(_) => Reach::Kernel,
-                Backing::Shared { .. } => Reach::Itself,
-                _ if region.is_writable() => Reach::Itself,
+                _ if region.is_writable_at_first() => Reach::Itself,
                 _ => Reach::Tracer,
-            });
+            };
+            if all.is_some_and(|all| (all == Reach::Kernel) != (this == Reach::Kernel)) {
+                return None;
+            }
+            all = all.max(Some(this));
             at = region.end;
         }
     }
-    Some(reach)
+    all
 }
 
 /// Whether every address is stored at most once.

@@ -113,7 +113,6 @@ pub fn wait(nest: Nest, terminal: Option<&Terminal>) -> Result<Ending, Error> {
     let signals = SignalWaiter::block(&all).map_err(Error::system("take over signals"))?;
     let mut reports = nest.reports;
     loop {
-        wait_readable(signals.as_fd(), reports.as_ref().map(File::as_fd))?;
         while let Some(caught) = signals.next().map_err(Error::system("read signals"))? {
             // What a key of the terminal sends goes to the foreground, where the program is, by itself.
             if PASSED_ON.contains(&caught.signal)
@@ -136,7 +135,10 @@ pub fn wait(nest: Nest, terminal: Option<&Terminal>) -> Result<Ending, Error> {
             }
         };
         let ending = match happened {
-            None => continue,
+            None => {
+                wait_readable(signals.as_fd(), reports.as_ref().map(File::as_fd))?;
+                continue;
+            }
             Some(Happened::Stopped) => {
                 stay_stopped(terminal);
                 continue;

@@ -149,3 +149,6 @@ impl ImageIndex {
 fn skip<R: std::io::Read + Seek>(reader: &mut ImageReader<R>) -> Result<(), ImageError> {
     reader.skip_data()
 }
+
+#[cfg(test)]
+mod tests;

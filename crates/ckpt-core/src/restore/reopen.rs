@@ -12,6 +12,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 use super::index::ImageIndex;
 use crate::Error;
 use crate::resource::descriptors::{Description, DescriptorState, Opened};
+use crate::resource::events::Epoll;
 use crate::resource::files::{Change, FileKind, FileState, FilesPolicy};
 use crate::resource::memory::{Backing, MemoryState};
 
@@ -35,6 +36,7 @@ struct Finder<'a> {
     index: &'a ImageIndex,
     policy: FilesPolicy,
     recreated: BTreeMap<u64, File>,
+    pipes: BTreeMap<u64, (OwnedFd, OwnedFd)>,
     notes: &'a mut Vec<String>,
 }
 
@@ -45,7 +47,7 @@ struct Finder<'a> {
 pub fn open_all(index: &ImageIndex, policy: FilesPolicy, notes: &mut Vec<String>) -> Result<OpenFiles, Error> {
     let memory = &index.layout.processes[0].memory;
     let descriptors = &index.state.descriptors;
-    let mut finder = Finder { index, policy, recreated: BTreeMap::new(), notes };
+    let mut finder = Finder { index, policy, recreated: BTreeMap::new(), pipes: BTreeMap::new(), notes };
     finder.check_all(memory, descriptors)?;
 
     let base = descriptors.highest().max(2) + 1;
@@ -241,10 +243,30 @@ impl Finder<'_> {
         Ok(PathBuf::from(format!("/proc/self/fd/{number}")))
     }
 
+    /// The pipe of this inode, made when it is first needed: the numbers of its ends here.
+    fn pipe(&mut self, inode: u64) -> Result<(i32, i32), Error> {
+        if !self.pipes.contains_key(&inode) {
+            let ends =
+                self.index.state.descriptors.descriptions.iter().filter_map(|description| match &description.opened {
+                    Opened::Pipe(pipe) if pipe.inode == inode && pipe.is_reading => Some(pipe),
+                    _ => None,
+                });
+            let reading_end = ends.into_iter().next().ok_or_else(|| {
+                Error::restore("a pipe of the program has no reading end", "the image is damaged; take another one")
+            })?;
+            self.pipes.insert(inode, reading_end.rebuild().map_err(making("a pipe"))?);
+        }
+        Ok(self.pipes.get(&inode).map_or((-1, -1), |(reading, writing)| (reading.as_raw_fd(), writing.as_raw_fd())))
+    }
+
     fn open_description(&mut self, description: &Description, fd: i32, is_standard: bool) -> Result<OwnedFd, Error> {
         // How it came to be is past: it exists, and is not to be emptied.
-        const ONLY_AT_OPENING: u32 = (libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC).unsigned_abs();
-        let flags = OFlags::from_bits_retain(description.flags & !ONLY_AT_OPENING) | OFlags::NOCTTY;
+        let mut only_at_opening = (libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC).unsigned_abs();
+        let unnamed = libc::O_TMPFILE.unsigned_abs();
+        if description.flags & unnamed == unnamed {
+            only_at_opening |= unnamed;
+        }
+        let flags = OFlags::from_bits_retain(description.flags & !only_at_opening) | OFlags::NOCTTY;
         let open = |path: PathBuf| {
             rustix::fs::open(&path, flags | OFlags::CLOEXEC, rustix::fs::Mode::empty())
                 .map_err(|error| Error::file("open", path)(error.into()))
@@ -281,12 +303,34 @@ impl Finder<'_> {
                     )
                 })
             }
+            Opened::Pipe(pipe) => {
+                let (reading, writing) = self.pipe(pipe.inode)?;
+                // By its path in /proc: a new description with the flags of this end.
+                let end = if pipe.is_reading { reading } else { writing };
+                open(PathBuf::from(format!("/proc/self/fd/{end}")))
+            }
+            Opened::EventCounter(counter) => {
+                counter.rebuild().and_then(|fd| with_flags(fd, flags)).map_err(making("an eventfd"))
+            }
+            Opened::Epoll(_) => {
+                Epoll::rebuild().and_then(|fd| with_flags(fd, flags)).map_err(making("an epoll instance"))
+            }
             Opened::Inherited(_) => Err(Error::restore(
                 format!("descriptor {fd} is a pipe or socket that cannot be reconnected"),
                 "the image is damaged; take another one",
             )),
         }
     }
+}
+
+fn making(what: &str) -> impl FnOnce(std::io::Error) -> Error {
+    Error::system(format!("make {what}"))
+}
+
+/// Gives a new descriptor the flags that its description had.
+fn with_flags(fd: OwnedFd, flags: OFlags) -> std::io::Result<OwnedFd> {
+    rustix::fs::fcntl_setfl(&fd, flags)?;
+    Ok(fd)
 }
 
 /// Our own standard descriptor.

@@ -146,10 +146,10 @@ impl Registers {
     }
 
     /// These registers, set so that the thread runs the batch in the injected pages at `base`.
-    pub(crate) fn for_batch(&self, base: u64, calls: u64, count: u64, trap_signal: i32) -> Self {
+    pub(crate) fn for_batch(&self, base: u64, entry: u64, calls: u64, count: u64, trap_signal: i32) -> Self {
         let mut new = *self;
         new.words[ORIG_RAX] = u64::MAX;
-        new.words[RIP] = base;
+        new.words[RIP] = base + entry;
         new.words[RBX] = calls;
         new.words[R12] = count;
         new.words[R13] = base + crate::PAGE;
@@ -191,6 +191,8 @@ global_asm!(
     ".hidden ckpt_trace_batch_start",
     ".globl ckpt_trace_batch_heal",
     ".hidden ckpt_trace_batch_heal",
+    ".globl ckpt_trace_batch_tiles",
+    ".hidden ckpt_trace_batch_tiles",
     ".globl ckpt_trace_batch_end",
     ".hidden ckpt_trace_batch_end",
     ".balign 16",
@@ -246,6 +248,18 @@ global_asm!(
     "mov rsp, [r13 + 64 + 19*8]",
     "mov r13, [r13 + 64 + 2*8]",
     "jmp qword ptr [rip + ckpt_trace_batch_start + 4096 + 64 + 16*8]",
+    // Another way in: makes the kernel give the thread room for AMX tiles, which it does at the first use of one.
+    "ckpt_trace_batch_tiles:",
+    "ldtilecfg [rip + 4f]",
+    "tilezero tmm0",
+    "tilerelease",
+    "jmp ckpt_trace_batch_start",
+    ".balign 64",
+    // Palette 1; tile 0 has one row of four bytes.
+    "4: .byte 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0",
+    ".byte 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0",
+    ".byte 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0",
+    ".byte 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0",
     "ckpt_trace_batch_end:",
     ".popsection",
 );
@@ -259,6 +273,7 @@ pub(crate) const CALLS: usize = 512;
 unsafe extern "C" {
     static ckpt_trace_batch_start: u8;
     static ckpt_trace_batch_heal: u8;
+    static ckpt_trace_batch_tiles: u8;
     static ckpt_trace_batch_end: u8;
 }
 
@@ -269,6 +284,17 @@ pub(crate) fn batch_code() -> (&'static [u8], u64) {
     let length = (&raw const ckpt_trace_batch_end) as usize - start as usize;
     // SAFETY: the three symbols delimit one contiguous read-only object of the assembly above.
     (unsafe { std::slice::from_raw_parts(start, length) }, heal as u64)
+}
+
+/// Where a batch begins that first uses an AMX tile.
+pub(crate) fn tiles_entry() -> u64 {
+    ((&raw const ckpt_trace_batch_tiles) as usize - (&raw const ckpt_trace_batch_start) as usize) as u64
+}
+
+/// Whether an XSAVE area holds AMX tiles (`XTILEDATA`, bit 18 of `XSTATE_BV`).
+#[must_use]
+pub fn uses_tiles(state: &[u8]) -> bool {
+    state.get(512 + 2).is_some_and(|byte| byte & (1 << 2) != 0)
 }
 
 /// One component of the XSAVE area in the standard format.
@@ -332,3 +358,6 @@ pub fn relayout(state: &[u8], from: &[XsaveComponent]) -> Option<Vec<u8>> {
     moved[SOFTWARE_FEATURES..SOFTWARE_FEATURES + 8].copy_from_slice(&features.to_le_bytes());
     Some(moved)
 }
+
+#[cfg(test)]
+mod tests;

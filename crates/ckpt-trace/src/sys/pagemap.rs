@@ -84,7 +84,12 @@ impl PagemapScan {
         // SAFETY: `args` is a live pm_scan_arg whose vec points to `vec_len` live page_regions.
         let got = checked(unsafe { libc::ioctl(self.pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut args) }.into())?;
         let got = usize::try_from(got).unwrap_or_default();
-        let reached = if args.walk_end > start { args.walk_end } else { end };
-        Ok((&self.ranges[..got], reached))
+        let found = &self.ranges[..got];
+        // With the vector full the walk may have ended before the end of the last range that it gives.
+        let reached = found.last().map_or(args.walk_end, |last| last.end.max(args.walk_end));
+        Ok((found, if reached > start { reached } else { end }))
     }
 }
+
+#[cfg(test)]
+mod tests;

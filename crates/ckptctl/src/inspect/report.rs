@@ -9,9 +9,14 @@ use ckpt_core::resource::files::{FileKind, FileState};
 use ckpt_core::resource::memory::{Backing, Region};
 use ckpt_core::resource::{Layout, ProcessLayout, ProcessState};
 
-use super::{kind, path, protection};
+use super::{kind, name, protection};
 use crate::image::Descriptions;
 use crate::text;
+
+/// The instruction pointer in `struct user_regs_struct`.
+const RIP: usize = 16;
+/// `SIG_IGN`.
+const IGNORE: u64 = 1;
 
 /// All that a person wants to know of an image.
 pub fn report(file: &Path, image: &Descriptions) -> String {
@@ -64,14 +69,15 @@ fn about_process(out: &mut String, process: &ProcessLayout, state: &ProcessState
 
 fn about_threads(out: &mut String, state: &ProcessState) {
     let _ = writeln!(out, "\nthreads ({})", state.threads.len());
-    const RIP: usize = 16;
     let rows: Vec<Vec<String>> = state
         .threads
         .iter()
         .map(|thread| {
             let ip = thread.registers.get(RIP).copied().unwrap_or_default();
             let wait = match &thread.wait {
-                Some(wait) => format!("waits, {:.3} s left", std::time::Duration::from_nanos(wait.remaining).as_secs_f64()),
+                Some(wait) => {
+                    format!("waits, {:.3} s left", std::time::Duration::from_nanos(wait.remaining).as_secs_f64())
+                }
                 None => String::new(),
             };
             vec![thread.tid.to_string(), text::plain(&thread.name.text()), format!("{ip:#x}"), wait]
@@ -95,7 +101,7 @@ fn about_memory(out: &mut String, image: &Descriptions, index: usize) {
                 if *held == 0 { "-".to_owned() } else { text::size(*held) },
                 protection(region),
                 kind(layout, index, region).to_owned(),
-                what(layout, region),
+                what(layout, index, region),
             ]
         })
         .collect();
@@ -151,6 +157,12 @@ fn opened(layout: &Layout, opened: &Opened) -> String {
         },
         Opened::Device(path) => text::path(path),
         Opened::Terminal { path, .. } => format!("terminal {}", text::path(path)),
+        Opened::Pipe(pipe) => {
+            let end = if pipe.is_reading { "reading" } else { "writing" };
+            format!("{end} end of pipe {}, {} bytes in it", pipe.inode, pipe.unread.len())
+        }
+        Opened::EventCounter(counter) => format!("eventfd, count {}", counter.count),
+        Opened::Epoll(epoll) => format!("epoll of {} descriptors", epoll.watched.len()),
         Opened::Inherited(Inherited::Pipe) => "pipe of the launching shell".to_owned(),
         Opened::Inherited(Inherited::Socket) => "socket of the launching shell".to_owned(),
     }
@@ -172,7 +184,6 @@ fn about_timers_and_signals(out: &mut String, state: &ProcessState) {
     if !timers.is_empty() {
         let _ = write!(out, "\ntimers\n{timers}");
     }
-    const IGNORE: u64 = 1;
     let names = |ignored: bool| {
         let chosen = state.signals.actions.iter().filter(|action| (action.handler == IGNORE) == ignored);
         chosen.map(|action| signal_name(action.signal)).collect::<Vec<_>>().join(" ")
@@ -212,17 +223,11 @@ fn remark(file: &FileState) -> &'static str {
 }
 
 /// What is behind a region, in words.
-fn what(layout: &Layout, region: &Region) -> String {
-    let mut what = match &region.backing {
-        Backing::Anonymous(Some(name)) => text::plain(&name.text()),
-        Backing::Anonymous(None) => String::new(),
-        Backing::Shared { object, offset } => format!("object {object} at {offset:#x}"),
-        Backing::File { file, offset, .. } => match path(layout, region) {
-            Some(path) => format!("{} at {offset:#x}", text::path(path)),
-            None => format!("file {file} at {offset:#x}"),
-        },
-        Backing::Kernel(name) => text::plain(name),
-    };
+fn what(layout: &Layout, process: usize, region: &Region) -> String {
+    let mut what = text::plain(&name(layout, process, region));
+    if let Backing::Shared { offset, .. } | Backing::File { offset, .. } = region.backing {
+        let _ = write!(what, " at {offset:#x}");
+    }
     if !region.traits.is_empty() {
         let names: Vec<String> = region.traits.iter().map(|set| format!("{set:?}")).collect();
         let _ = write!(what, "{}[{}]", if what.is_empty() { "" } else { " " }, names.join(" "));

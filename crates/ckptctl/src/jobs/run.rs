@@ -17,7 +17,7 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 
 use super::store::{Job, JobStore};
 use crate::cli::RunArgs;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::text;
 
 /// Runs a program to its end and gives its status.
@@ -28,7 +28,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<i32> {
     // Before the program starts: from then on a signal to us is one to it.
     let signals = SignalsInfo::<WithOrigin>::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2])
         .context("the signal handlers cannot be installed")?;
-    let mut child = Command::new(program).args(arguments).spawn().map_err(|error| cannot_start(Path::new(program), &error))?;
+    let mut child =
+        Command::new(program).args(arguments).spawn().map_err(|error| cannot_start(Path::new(program), &error))?;
     let pid = i32::try_from(child.id()).context("the kernel gave a process number out of range")?;
     let target = Pid::from_raw(pid).context("the kernel gave a process number out of range")?;
     // Our own child's number is not reused before we have waited for it.
@@ -40,13 +41,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<i32> {
     // Without its entry the program runs all the same; it can be saved by its number.
     let job = Job::describe(claim.name(), pid, command, directory)
         .and_then(|job| claim.register(&job).map(|()| job))
-        .inspect_err(|error| eprintln!("ckptctl: note: {}; it runs as process {pid}", text::plain(&format!("{error:#}"))));
+        .inspect_err(|error| {
+            eprintln!("ckptctl: note: {}; it runs as process {pid}", text::plain(&failure::line(error)));
+        });
 
     let status = status(child.wait().context("the program cannot be waited for")?);
     if let Ok(job) = job
         && let Err(error) = store.ended(&job, status)
     {
-        eprintln!("ckptctl: note: {}", text::plain(&format!("{error:#}")));
+        eprintln!("ckptctl: note: {}", text::plain(&failure::line(&error)));
     }
     Ok(status)
 }

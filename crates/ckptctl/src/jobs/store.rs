@@ -68,7 +68,8 @@ pub enum JobState {
 impl Job {
     /// Describes the process `pid`, which was just started.
     pub fn describe(name: &str, pid: i32, command: Vec<Bytes>, directory: Bytes) -> anyhow::Result<Self> {
-        let stat = Stat::of(pid).context("the program that was started cannot be looked at; see that /proc is mounted")?;
+        let stat =
+            Stat::of(pid).context("the program that was started cannot be looked at; see that /proc is mounted")?;
         Ok(Self {
             name: name.to_owned(),
             pid,
@@ -147,7 +148,8 @@ impl JobStore {
     /// The job of a name, which has not ended.
     pub fn living(&self, name: &str) -> anyhow::Result<Job> {
         let fail = |what: &str| {
-            let message = format!("{what} {}; `ckptctl ps` lists the jobs, and --pid takes any process", text::quoted(name));
+            let message =
+                format!("{what} {}; `ckptctl ps` lists the jobs, and --pid takes any process", text::quoted(name));
             Err(Failure::new(Class::Failed, message).into())
         };
         match is_name(name).then(|| self.find(name)).transpose()?.flatten() {
@@ -180,11 +182,16 @@ impl JobStore {
     fn check(&self, name: &str) -> anyhow::Result<()> {
         if !is_name(name) {
             let rule = "letters, digits, '.', '_' and '-', at most 64, and begins with a letter or digit";
-            return Err(Failure::new(Class::Usage, format!("{} is no name for a job; one has {rule}", text::quoted(name))).into());
+            return Err(Failure::new(
+                Class::Usage,
+                format!("{} is no name for a job; one has {rule}", text::quoted(name)),
+            )
+            .into());
         }
         match self.find(name)?.filter(|job| job.state() != JobState::Ended) {
             Some(job) => {
-                let message = format!("the job {name} is running already (process {}); choose another name with --name", job.pid);
+                let message =
+                    format!("the job {name} is running already (process {}); choose another name with --name", job.pid);
                 Err(Failure::new(Class::Failed, message).into())
             }
             None => Ok(()),
@@ -204,7 +211,9 @@ impl JobStore {
     fn find(&self, name: &str) -> anyhow::Result<Option<Job>> {
         let path = self.root.join(name).join(DESCRIPTION);
         let text = match fs::read(&path) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             text => text.with_context(|| format!("cannot read {}", text::path(&path)))?,
         };
         let job = serde_json::from_slice(&text);
@@ -254,7 +263,8 @@ fn is_name(name: &str) -> bool {
 fn name_of(program: &Path) -> String {
     const ROOM_FOR_NUMBER: usize = 8;
     let file = program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let cleaned: String = file.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+    let cleaned: String =
+        file.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
     let cleaned = cleaned.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
     let cleaned: String = cleaned.chars().take(LONGEST_NAME - ROOM_FOR_NUMBER).collect();
     if cleaned.is_empty() { "job".to_owned() } else { cleaned }
