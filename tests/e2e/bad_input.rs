@@ -282,7 +282,7 @@ fn engine_killed(case: &Case) -> Result<()> {
             let ending = program.wait()?;
             // It was killed after it had ended the program: then the image is complete.
             let complete = image.exists() && ending == Ending::Signaled(9);
-            ensure!(complete, "round {round}: the program went down with the engine: {ending:?}");
+            ensure!(complete, "round {round}: harmed: {ending:?}, {}", program.streams());
             case.run(case.ckptctl(["verify"]).arg(&image))?.expect(0)?;
             fs::remove_file(&image)?;
             program = Roundtrip::of("count").start(case)?;

@@ -26,23 +26,27 @@ func main() {
 	debug.SetGCPercent(-1)
 	goFile := os.Getenv("CKPT_TEST_GO")
 	var stop int32
-	var group sync.WaitGroup
+	var group, started sync.WaitGroup
 	counts := make([]int, 8)
 	kept := make([]map[int]string, 8)
 	for i := range counts {
 		group.Add(1)
+		started.Add(1)
 		kept[i] = map[int]string{}
 		go func(i int) {
 			defer group.Done()
 			for atomic.LoadInt32(&stop) == 0 {
 				n := counts[i] % 1000
 				kept[i][n] = fmt.Sprint(i, "keeps", n)
-				counts[i]++
+				if counts[i]++; counts[i] == 1 {
+					started.Done()
+				}
 				pause := syscall.Timespec{Nsec: 1000000}
 				syscall.Nanosleep(&pause, nil)
 			}
 		}(i)
 	}
+	started.Wait()
 	syscall.Write(1, []byte("ready\n"))
 	since := time.Now()
 	for syscall.Access(goFile, 0) != nil && time.Since(since) < 180*time.Second {

@@ -158,6 +158,15 @@ impl Error {
         Self::Restore { what: what.into(), advice: advice.into() }
     }
 
+    /// A file that stands in the way of a restore.
+    pub(crate) fn reopening(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Restore {
+            advice: file_advice(&source).to_owned(),
+            what: format!("{what} {}: {source}", path.display()),
+        }
+    }
+
     /// The same failure, told as a failure to restore: what the kernel refused while the program was being built.
     pub(crate) fn while_restoring(self) -> Self {
         match self {

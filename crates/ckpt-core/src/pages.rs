@@ -147,12 +147,24 @@ struct Run {
     access: Access,
 }
 
-/// Whose pages are and what the program may do with them: those of one run are alike, so that a restore can fill them in one call.
+/// What the program may do with pages, and what is behind them: those of one run are alike, so that a restore can fill them in one call.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 struct Access {
     is_readable: bool,
     is_writable: bool,
-    is_kernels: bool,
+    behind: Behind,
+}
+
+/// What shows where the image holds no page.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Behind {
+    /// Zeros.
+    #[default]
+    Nothing,
+    /// A file: pages of zeros that the program made matter.
+    File,
+    /// The kernel's own.
+    Kernel,
 }
 
 impl Run {
@@ -171,10 +183,10 @@ impl Run {
         Ok(())
     }
 
-    /// Takes out pages of zeros: what is not in the image is zero.
+    /// Takes out pages of zeros where what is not in the image is zero.
     fn leave_out_zeros(&mut self, data: &mut Vec<u8>) {
         let page = ZEROS.len();
-        if !data.chunks_exact(page).any(|bytes| bytes == ZEROS) {
+        if self.access.behind != Behind::Nothing || !data.chunks_exact(page).any(|bytes| bytes == ZEROS) {
             return;
         }
         let mut kept: Vec<PageRange> = Vec::new();
@@ -242,7 +254,11 @@ impl Runs<'_> {
         let access = Access {
             is_readable: region.is_readable(),
             is_writable: region.is_writable_at_first(),
-            is_kernels: matches!(region.backing, Backing::Kernel(_)),
+            behind: match region.backing {
+                Backing::Anonymous(_) | Backing::Shared { .. } => Behind::Nothing,
+                Backing::File { .. } => Behind::File,
+                Backing::Kernel(_) => Behind::Kernel,
+            },
         };
         let start = self.at.max(region.start);
         let mut reached = region.end;
@@ -252,7 +268,7 @@ impl Runs<'_> {
             for &(start, end) in pages {
                 push(start, end);
             }
-        } else if access.is_kernels && region.has_pages() {
+        } else if access.behind == Behind::Kernel && region.has_pages() {
             // The vDSO: its pages are the kernel's, and needed on another one.
             push(region.start, region.end);
         } else if region.has_pages() {

@@ -14,6 +14,29 @@ impl Bytes {
     }
 }
 
+/// Paths in the same form, for `#[serde(with)]`.
+pub mod path {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Bytes;
+
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        Bytes(path.as_os_str().as_bytes().to_vec()).serialize(serializer)
+    }
+
+    /// # Errors
+    /// The deserializer's.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        Ok(PathBuf::from(OsString::from_vec(Bytes::deserialize(deserializer)?.0)))
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Form {

@@ -54,10 +54,11 @@ pub enum Opened {
     /// A regular file or a directory: its number in the file table.
     File(u64),
     /// One of the devices that any machine has, such as `/dev/null`.
-    Device(PathBuf),
+    Device(#[serde(with = "super::bytes::path")] PathBuf),
     /// A terminal; reconnected to that of the restoring process.
     Terminal {
         /// The path by which it was opened.
+        #[serde(with = "super::bytes::path")]
         path: PathBuf,
         /// Settings and size.
         state: TerminalState,

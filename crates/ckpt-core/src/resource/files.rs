@@ -18,6 +18,7 @@ pub struct FileState {
     /// The number that mappings, descriptors and pieces of contents refer to.
     pub id: u64,
     /// Its path, or the last one it had.
+    #[serde(with = "super::bytes::path")]
     pub path: PathBuf,
     /// Whether the path leads to it.
     pub kind: FileKind,

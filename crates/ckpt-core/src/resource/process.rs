@@ -22,6 +22,7 @@ const XFEATURE_XTILEDATA: u64 = 18;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessAttributes {
     /// The working directory.
+    #[serde(with = "super::bytes::path")]
     pub cwd: PathBuf,
     /// The file mode creation mask.
     pub umask: u32,

@@ -72,7 +72,7 @@ pub fn open_all(index: &ImageIndex, policy: FilesPolicy, notes: &mut Vec<String>
         }
     }
     let executable = hold(finder.open(&index.layout.files[file_index(memory.executable)], OFlags::RDONLY)?)?;
-    let image = hold(index.file.as_fd().try_clone_to_owned().map_err(Error::file("read", &index.path))?)?;
+    let image = hold(index.file.as_fd().try_clone_to_owned().map_err(Error::reopening("read", &index.path))?)?;
 
     let mut sources: Vec<Option<i32>> = vec![None; descriptors.descriptions.len()];
     let mut placed = Vec::with_capacity(descriptors.descriptors.len());
@@ -120,7 +120,7 @@ impl Finder<'_> {
         };
         let mut rollbacks = Vec::new();
         for file in self.index.layout.files.iter().filter(|file| file.kind == FileKind::Linked) {
-            let change = file.compare(&file.path).map_err(Error::file("look at", &file.path))?;
+            let change = file.compare(&file.path).map_err(Error::reopening("look at", &file.path))?;
             let opened = open.iter().filter(|(id, _)| *id == file.id).map(|(_, flags)| *flags).collect::<Vec<_>>();
             if change != Change::Same && is_mapped(file.id) && opened.is_empty() {
                 self.check_mapped(file, change)?;
@@ -190,7 +190,7 @@ impl Finder<'_> {
     }
 
     fn roll_back(&mut self, state: &FileState, change: Change) -> Result<(), Error> {
-        let undoing = || Error::file("roll back", &state.path);
+        let undoing = || Error::reopening("roll back", &state.path);
         let mut options = File::options();
         options.write(true);
         if change == Change::Missing {
@@ -209,9 +209,9 @@ impl Finder<'_> {
         let (mut buffer, mut data) = (Vec::new(), Vec::new());
         for (offset, stored) in self.index.pieces.get(&state.id).into_iter().flatten() {
             self.index.read(stored, &mut buffer, &mut data)?;
-            file.write_all_at(&data, *offset).map_err(Error::file("write", &state.path))?;
+            file.write_all_at(&data, *offset).map_err(Error::reopening("write", &state.path))?;
         }
-        file.set_len(state.size).map_err(Error::file("write", &state.path))
+        file.set_len(state.size).map_err(Error::reopening("write", &state.path))
     }
 
     /// Opens a file as it was open or mapped.
@@ -224,18 +224,18 @@ impl Finder<'_> {
             };
         let path = if is_there { state.path.clone() } else { self.recreated(state)? };
         let opened = rustix::fs::open(&path, flags | OFlags::CLOEXEC, rustix::fs::Mode::empty());
-        opened.map_err(|error| Error::file("open", &state.path)(error.into()))
+        opened.map_err(|error| Error::reopening("open", &state.path)(error.into()))
     }
 
     /// A path to the file that holds a carried file's contents, made when it is first needed.
     fn recreated(&mut self, state: &FileState) -> Result<PathBuf, Error> {
         if !self.recreated.contains_key(&state.id) {
-            let file = state.recreate().map_err(Error::file("make a file like", &state.path))?;
+            let file = state.recreate().map_err(Error::reopening("make a file like", &state.path))?;
             self.fill(state, &file)?;
             if let FileKind::Memfd { seals, .. } = &state.kind {
                 let seals = rustix::fs::SealFlags::from_bits_retain(*seals);
                 rustix::fs::fcntl_add_seals(&file, seals)
-                    .map_err(|error| Error::file("seal", &state.path)(error.into()))?;
+                    .map_err(|error| Error::reopening("seal", &state.path)(error.into()))?;
             }
             self.recreated.insert(state.id, file);
         }
@@ -269,7 +269,7 @@ impl Finder<'_> {
         let flags = OFlags::from_bits_retain(description.flags & !only_at_opening) | OFlags::NOCTTY;
         let open = |path: PathBuf| {
             rustix::fs::open(&path, flags | OFlags::CLOEXEC, rustix::fs::Mode::empty())
-                .map_err(|error| Error::file("open", path)(error.into()))
+                .map_err(|error| Error::reopening("open", path)(error.into()))
         };
         match &description.opened {
             Opened::File(file) => {
@@ -277,7 +277,7 @@ impl Finder<'_> {
                 let opened = self.open(state, flags)?;
                 if !flags.contains(OFlags::PATH) {
                     rustix::fs::seek(&opened, rustix::fs::SeekFrom::Start(description.offset))
-                        .map_err(|error| Error::file("seek in", &state.path)(error.into()))?;
+                        .map_err(|error| Error::reopening("seek in", &state.path)(error.into()))?;
                 }
                 Ok(opened)
             }

@@ -27,7 +27,7 @@ fn the_running_kernels_functions_are_found() {
     for name in ["__vdso_clock_gettime", "__vdso_gettimeofday", "__vdso_time", "__vdso_getcpu"] {
         assert!(names.iter().any(|found| found == name), "{name} in {names:?}");
     }
-    assert!(functions(&vdso).values().all(|offset| (*offset as usize) < vdso.len()));
+    assert!(functions(&vdso).values().all(|offset| *offset < vdso.len() as u64));
     let at = usize::try_from(syscall_offset(&vdso).unwrap()).unwrap();
     assert_eq!(vdso[at..at + 2], SYSCALL_INSTRUCTION);
 }
