@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use ckpt_trace::{Batch, Injection, Outcome, Span, Stopped};
+use ckpt_trace::{CallSite, Injection, Outcome, Span};
 
 use crate::Error;
 use crate::freeze::Frozen;
@@ -77,8 +77,8 @@ pub fn capture(frozen: &mut Frozen, carry: Carry) -> Result<Captured, Error> {
     let stat = Stat::of(pid)?;
     let mut files = FileTable::new(pid, carry);
     let descriptors = DescriptorState::capture(pid, &mut files)?;
-    let syscall_at = syscall_site(frozen, &vmas)?;
-    let answers = ask_threads(frozen, &status, &vmas, syscall_at)?;
+    let site = call_site(frozen, &vmas)?;
+    let answers = ask_threads(frozen, &status, &vmas, site)?;
 
     let mut memory = MemoryState::capture(pid, &vmas, &stat, answers.brk, &mut files)?;
     memory.guards = guards(pid, &memory)?;
@@ -102,7 +102,7 @@ pub fn capture(frozen: &mut Frozen, carry: Carry) -> Result<Captured, Error> {
     };
     let (files, contents) = files.finish();
     let layout = Layout { machine: Machine::this(), files, processes: vec![process] };
-    Ok(Captured { layout, state, contents, shared_pages: answers.shared_pages, syscall_at })
+    Ok(Captured { layout, state, contents, shared_pages: answers.shared_pages, syscall_at: site.syscall_at })
 }
 
 struct Answers {
@@ -116,8 +116,9 @@ struct Answers {
     shared_pages: SharedPages,
 }
 
-/// Injects a page, lets every thread answer, and takes the page away: from then on nothing of ours is in the process.
-fn ask_threads(frozen: &mut Frozen, status: &Status, vmas: &[Vma], syscall_at: u64) -> Result<Answers, Error> {
+/// Injects a page, lets every thread answer, and takes the page away, whatever the answers are: from then on nothing of
+/// ours is in the process.
+fn ask_threads(frozen: &mut Frozen, status: &Status, vmas: &[Vma], site: CallSite) -> Result<Answers, Error> {
     let pid = frozen.pid;
     let statuses = frozen.threads.iter().map(|thread| Status::of_thread(pid, thread.tid()));
     let (mut blocked, mut pending) = (0, status.shd_pnd);
@@ -126,49 +127,47 @@ fn ask_threads(frozen: &mut Frozen, status: &Status, vmas: &[Vma], syscall_at: u
         pending |= status.sig_pnd;
     }
     let trap = signals::trap_signal(status.sig_cgt, blocked, pending);
-    let mut rest = std::mem::take(&mut frozen.threads).into_iter();
-    let first = rest.next().ok_or(Error::Died { pid })?;
-    let (first, injection) = Injection::map(first, &frozen.memory, INJECTION, 0, syscall_at, trap)?;
-    let locks_future = is_locked(pid, &injection)?;
+    let (first, injection) = Injection::map(frozen.take_thread(0)?, &frozen.memory, INJECTION, 0, site, trap)?;
+    frozen.threads.insert(0, first);
+    let answers = ask_all(frozen, &injection, vmas);
+    let first = injection.unmap(frozen.take_thread(0)?, &frozen.memory)?;
+    frozen.threads.insert(0, first);
+    answers
+}
 
+fn ask_all(frozen: &mut Frozen, injection: &Injection, vmas: &[Vma]) -> Result<Answers, Error> {
+    let pid = frozen.pid;
+    let locks_future = is_locked(pid, injection)?;
     let mut batch = injection.batch();
     let process = process::ask(&mut batch);
     let actions = signals::ask(&mut batch);
     let brk = batch.call("brk", libc::SYS_brk, &[0]);
     let asked = threads::ask(&mut batch);
     let timers = timers::ask(pid, &mut batch)?;
-    let (first, outcome) = injection.run(first, &frozen.memory, batch)?;
-    let brk = outcome.result(brk)?;
-    let mut states = vec![thread_state(frozen, &first, &asked, &outcome)?];
-    let mut first = first;
+    let first = frozen.run(0, injection, batch)?;
+    let brk = first.result(brk)?;
+    let mut threads = vec![thread_state(frozen, 0, &asked, &first)?];
     let mut shared_pages = SharedPages::new();
-    for vma in
-        vmas.iter().filter(|vma| vma.perms.shared && matches!(vma.kind(), VmaKind::SharedAnon | VmaKind::HugeAnon))
-    {
-        let (thread, pages) = existing_pages(first, frozen, &injection, vma)?;
-        shared_pages.insert(vma.start, pages);
-        first = thread;
+    let is_shared = |vma: &&Vma| vma.perms.shared && matches!(vma.kind(), VmaKind::SharedAnon | VmaKind::HugeAnon);
+    for vma in vmas.iter().filter(is_shared) {
+        shared_pages.insert(vma.start, existing_pages(frozen, injection, vma)?);
     }
-    let mut threads = vec![first];
-    for thread in rest {
-        let mut batch: Batch = injection.batch();
+    for index in 1..frozen.threads.len() {
+        let mut batch = injection.batch();
         let asked = threads::ask(&mut batch);
-        let (thread, outcome) = injection.run(thread, &frozen.memory, batch)?;
-        states.push(thread_state(frozen, &thread, &asked, &outcome)?);
-        threads.push(thread);
+        let answers = frozen.run(index, injection, batch)?;
+        threads.push(thread_state(frozen, index, &asked, &answers)?);
     }
-    let first = injection.unmap(threads.remove(0))?;
-    threads.insert(0, first);
-    frozen.threads = threads;
-    Ok(Answers { threads: states, first: outcome, process, actions, timers, brk, locks_future, shared_pages })
+    Ok(Answers { threads, first, process, actions, timers, brk, locks_future, shared_pages })
 }
 
 fn thread_state(
     frozen: &Frozen,
-    thread: &Stopped,
+    index: usize,
     asked: &threads::Asked,
     answers: &Outcome,
 ) -> Result<ThreadState, Error> {
+    let thread = &frozen.threads[index];
     let sleeper = frozen.sleepers.get(&thread.tid());
     let wait = waits::wait_of(&thread.registers()?, &frozen.memory, sleeper);
     ThreadState::capture(frozen.pid, thread, asked, answers, wait)
@@ -176,16 +175,11 @@ fn thread_state(
 
 /// Which pages of shared memory exist, whoever made them: the page tables of one mapping do not tell. Where some are in
 /// swap the kernel does not say which, so all are taken.
-fn existing_pages(
-    mut thread: Stopped,
-    frozen: &Frozen,
-    injection: &Injection,
-    vma: &Vma,
-) -> Result<(Stopped, Vec<(u64, u64)>), Error> {
+fn existing_pages(frozen: &mut Frozen, injection: &Injection, vma: &Vma) -> Result<Vec<(u64, u64)>, Error> {
     const PAGES: u64 = 32 * 1024;
     const PAGE: u64 = ckpt_trace::PAGE;
     if vma.swap > 0 || vma.kind() == VmaKind::HugeAnon {
-        return Ok((thread, vec![(vma.start, vma.end)]));
+        return Ok(vec![(vma.start, vma.end)]);
     }
     let mut found: Vec<(u64, u64)> = Vec::new();
     let mut at = vma.start;
@@ -195,8 +189,7 @@ fn existing_pages(
         let mut batch = injection.batch();
         let residency = batch.space(count);
         batch.call("mincore", libc::SYS_mincore, &[at, size, residency]);
-        let (stopped, outcome) = injection.run(thread, &frozen.memory, batch)?;
-        thread = stopped;
+        let outcome = frozen.run(0, injection, batch)?;
         outcome.all()?;
         let is_there = |(_, byte): &(u64, &u8)| **byte & 1 != 0;
         for (start, _) in (at..).step_by(4096).zip(outcome.bytes(residency, count)).filter(is_there) {
@@ -207,7 +200,7 @@ fn existing_pages(
         }
         at += size;
     }
-    Ok((thread, found))
+    Ok(found)
 }
 
 /// Whether memory that is mapped now is locked at once (`MCL_FUTURE`): seen on the injected pages.
@@ -219,17 +212,23 @@ fn is_locked(pid: i32, injection: &Injection) -> Result<bool, Error> {
     Ok(proc::maps::smaps(pid)?.iter().any(|vma| vma.start <= start && start < vma.end && vma.flags.is_locked()))
 }
 
-/// The address of a system call instruction: in the vDSO, or else in any code that is mapped.
-fn syscall_site(frozen: &Frozen, vmas: &[Vma]) -> Result<u64, Error> {
+/// Where the process can be made to make calls: a system call instruction in the vDSO, or else in any code that is mapped,
+/// and the padding at the end of the vDSO.
+fn call_site(frozen: &Frozen, vmas: &[Vma]) -> Result<CallSite, Error> {
     const MOST: u64 = 16 << 20;
     let code = |vma: &&Vma| vma.perms.exec && vma.perms.read && vma.kind() != VmaKind::Vsyscall;
     let (vdso, rest): (Vec<&Vma>, Vec<&Vma>) = vmas.iter().filter(code).partition(|vma| vma.kind() == VmaKind::Vdso);
+    let mut guard_at = None;
     for vma in vdso.into_iter().chain(rest) {
         let mut bytes = vec![0; usize::try_from(vma.size().min(MOST)).unwrap_or_default()];
-        if frozen.memory.read(vma.start, &mut bytes).is_ok()
-            && let Some(offset) = vdso::syscall_offset(&bytes)
-        {
-            return Ok(vma.start + offset);
+        if frozen.memory.read(vma.start, &mut bytes).is_err() {
+            continue;
+        }
+        if vma.kind() == VmaKind::Vdso {
+            guard_at = vdso::guard_offset(&bytes).map(|offset| vma.start + offset);
+        }
+        if let Some(offset) = vdso::syscall_offset(&bytes) {
+            return Ok(CallSite { syscall_at: vma.start + offset, guard_at });
         }
     }
     Err(ckpt_trace::TraceError::NoSyscallInstruction { tid: frozen.pid }.into())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use ckpt_trace::arch::Interrupted;
-use ckpt_trace::{Event, Memory, Running, SeizeOptions, Stop, Stopped, Tid, TraceError};
+use ckpt_trace::{Batch, Event, Injection, Memory, Outcome, Running, SeizeOptions, Stop, Stopped, Tid, TraceError};
 
 use crate::Error;
 use crate::proc::{self, Status, Vma, VmaKind};
@@ -80,6 +80,25 @@ impl Frozen {
         }
         self.threads = settled;
         Ok(())
+    }
+
+    /// Takes a thread out, for what consumes a stop; it has to be put back.
+    ///
+    /// # Errors
+    /// [`Error::Died`] when it is not there.
+    pub fn take_thread(&mut self, index: usize) -> Result<Stopped, Error> {
+        if index < self.threads.len() { Ok(self.threads.remove(index)) } else { Err(Error::Died { pid: self.pid }) }
+    }
+
+    /// Lets a thread make calls.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] when the process ends.
+    pub fn run(&mut self, index: usize, injection: &Injection, batch: Batch) -> Result<Outcome, Error> {
+        let thread = self.take_thread(index)?;
+        let (thread, outcome) = injection.run(thread, &self.memory, batch)?;
+        self.threads.insert(index, thread);
+        Ok(outcome)
     }
 
     /// Lets the process run on.
@@ -165,16 +184,18 @@ fn step_out(mut thread: Stopped, vdso: &std::ops::Range<u64>) -> Result<Stopped,
         if !vdso.contains(&thread.registers()?.ip()) {
             break;
         }
-        // A signal would be delivered in between otherwise, and its handler entered with the trap flag set.
-        let mask = thread.signal_mask()?;
-        thread.set_signal_mask(u64::MAX)?;
-        let running = thread.step()?;
+        let mut running = thread.step(0)?;
         let tid = running.tid();
-        thread = match running.wait()? {
-            Event::Stopped(thread, _) => thread,
-            Event::Ended(_) => return Err(TraceError::Gone { tid }.into()),
+        thread = loop {
+            match running.wait()? {
+                // A signal is not ours to take; where it has a handler, that is outside the vDSO.
+                Event::Stopped(thread, Stop::Signal(signal)) if signal != libc::SIGTRAP => {
+                    running = thread.step(signal)?;
+                }
+                Event::Stopped(thread, _) => break thread,
+                Event::Ended(_) => return Err(TraceError::Gone { tid }.into()),
+            }
         };
-        thread.set_signal_mask(mask)?;
     }
     Ok(thread)
 }

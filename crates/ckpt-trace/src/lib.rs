@@ -17,7 +17,7 @@ mod tracee;
 pub use arch::Registers;
 pub use error::TraceError;
 pub use memory::{Memory, Span};
-pub use remote::{Batch, InFlight, Injection, Outcome, begin_wait};
+pub use remote::{Batch, CallSite, InFlight, Injection, Outcome, begin_wait};
 pub use thread::{Event, Running, SeizeOptions, SigInfo, SigQueue, Stop, Stopped};
 
 /// The id of a thread as the tracer sees it (in a nest the tracee sees another number).

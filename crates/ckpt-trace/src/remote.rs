@@ -1,13 +1,16 @@
 //! System calls that the tracee makes for us, in batches.
 //!
 //! A ptrace stop costs 10 µs on the same core and over 80 across cores, so a small page is mapped into the tracee once,
-//! in which a loop runs a whole array of calls and then traps once. The first `mmap` borrows a system call instruction
-//! of the program (the vDSO has one). Should the tracer die while a batch runs, the page gives the registers and the
-//! signal mask back by itself and the program goes on.
+//! in which a loop runs a whole array of calls and then traps once.
+//!
+//! Should the tracer die at any moment, a guard gives the thread its registers and its signal mask back, takes our pages
+//! away, and the program goes on. The guard stands in the padding of the vDSO, so the page itself is mapped and unmapped
+//! under its care too. Where there is no room for it, the first and the last call borrow a system call instruction of the
+//! program by registers alone, and harm can come of a tracer's death in these few microseconds.
 
 use std::io;
 
-use crate::arch::{self, CALL_BYTES, CALLS, HEAL_MASK, HEAL_REGISTERS, Registers};
+use crate::arch::{self, CALL_BYTES, CALLS, Registers};
 use crate::memory::usize_of;
 use crate::{Event, Memory, PAGE, Running, Stop, Stopped, Tid, TraceError};
 
@@ -17,7 +20,7 @@ pub struct Injection {
     base: u64,
     len: u64,
     trap_signal: i32,
-    syscall_at: u64,
+    site: CallSite,
 }
 
 /// Calls to make in one go, and the memory that their arguments point to.
@@ -44,12 +47,27 @@ pub struct Outcome {
     pub clones: Vec<Tid>,
 }
 
+/// Where a tracee can be made to make a call without code of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallSite {
+    /// A system call instruction.
+    pub syscall_at: u64,
+    /// At least [`arch::guard_bytes`] bytes of zeros that nobody uses, in memory that can be executed: the padding at the
+    /// end of the vDSO. With them the tracee comes to no harm even if the tracer dies while our pages are being mapped.
+    pub guard_at: Option<u64>,
+}
+
+impl From<u64> for CallSite {
+    fn from(syscall_at: u64) -> Self {
+        Self { syscall_at, guard_at: None }
+    }
+}
+
 impl Injection {
     /// Maps `len` bytes (a multiple of the page size, at least two pages) into the process of a stopped thread.
     ///
-    /// `syscall_at` is the address of a system call instruction in it. `trap_signal` must be one that the program
-    /// ignores. `hint` asks for an address (0: the kernel chooses). The thread's registers and signal mask are
-    /// as before afterwards.
+    /// `trap_signal` must be one that the program ignores. `hint` asks for an address (0: the kernel chooses). The
+    /// thread's registers and signal mask are as before afterwards.
     ///
     /// # Errors
     /// [`TraceError::Remote`] when the process may not map memory.
@@ -58,21 +76,24 @@ impl Injection {
         memory: &Memory,
         len: u64,
         hint: u64,
-        syscall_at: u64,
+        site: impl Into<CallSite>,
         trap_signal: i32,
     ) -> Result<(Stopped, Self), TraceError> {
+        let mut injection = Self { base: 0, len, trap_signal, site: site.into() };
         let fixed = if hint == 0 { 0 } else { libc::MAP_FIXED_NOREPLACE };
         let flags = u64::from((libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | fixed).unsigned_abs());
         let exec = u64::from((libc::PROT_READ | libc::PROT_EXEC).unsigned_abs());
-        let (thread, base) = call_at(thread, syscall_at, libc::SYS_mmap, [hint, len, exec, flags, u64::MAX, 0])?;
-        let base = checked("mmap", thread.tid(), base)?.cast_unsigned();
-        let injection = Self { base, len, trap_signal, syscall_at };
-        let (code, _) = arch::batch_code();
-        memory.write_forced(base, code)?;
+        let args = [hint, len, exec, flags, u64::MAX, 0];
+        let (thread, base) = injection.call(thread, memory, libc::SYS_mmap, args, Some(len))?;
+        injection.base = checked("mmap", thread.tid(), base).inspect_err(|_| injection.leave(memory))?.cast_unsigned();
+        memory.write_forced(injection.base, arch::batch_code().0)?;
         let write = u64::from((libc::PROT_READ | libc::PROT_WRITE).unsigned_abs());
-        let (thread, result) =
-            call_at(thread, syscall_at, libc::SYS_mprotect, [base + PAGE, len - PAGE, write, 0, 0, 0])?;
-        checked("mprotect", thread.tid(), result)?;
+        let args = [injection.base + PAGE, len - PAGE, write, 0, 0, 0];
+        let (thread, result) = injection.call(thread, memory, libc::SYS_mprotect, args, None)?;
+        if let Err(error) = checked("mprotect", thread.tid(), result) {
+            injection.unmap(thread, memory)?;
+            return Err(error);
+        }
         Ok((thread, injection))
     }
 
@@ -86,15 +107,71 @@ impl Injection {
     ///
     /// # Errors
     /// [`TraceError::Gone`] when the process has ended.
-    pub fn unmap(&self, thread: Stopped) -> Result<Stopped, TraceError> {
-        let (thread, result) = call_at(thread, self.syscall_at, libc::SYS_munmap, [self.base, self.len, 0, 0, 0, 0])?;
+    pub fn unmap(&self, thread: Stopped, memory: &Memory) -> Result<Stopped, TraceError> {
+        // From here on there is nothing left to take away, whoever does it.
+        let gone = Self { base: 0, ..*self };
+        let args = [self.base, self.len, 0, 0, 0, 0];
+        let (thread, result) = gone.call(thread, memory, libc::SYS_munmap, args, None)?;
+        self.leave(memory);
         checked("munmap", thread.tid(), result)?;
         Ok(thread)
     }
 
     /// The system call instruction that [`Injection::unmap`] will borrow, after it has moved.
     pub fn set_syscall_at(&mut self, at: u64) {
-        self.syscall_at = at;
+        self.site = at.into();
+    }
+
+    /// Where the guard is: with the vDSO's padding, or else behind our own code.
+    fn guard_at(&self) -> u64 {
+        const BEHIND_THE_CODE: u64 = PAGE / 2;
+        self.site.guard_at.unwrap_or(self.base + BEHIND_THE_CODE)
+    }
+
+    /// Arms the guard with what it would have to give back to a thread.
+    fn arm(&self, memory: &Memory, registers: &Registers, mask: u64) -> Result<(), TraceError> {
+        // Code that stands in our own pages cannot take them away.
+        let ours = if self.base == 0 || self.site.guard_at.is_none() { (0, 0) } else { (self.base, self.len) };
+        let (code, ..) = arch::guard_code();
+        let bytes = [code, &arch::guard_data(ours, mask, registers)].concat();
+        memory.write_forced(self.guard_at(), &bytes)
+    }
+
+    /// Leaves the vDSO's padding as it was.
+    fn leave(&self, memory: &Memory) {
+        if let Some(at) = self.site.guard_at {
+            let zeros = vec![0; usize_of(arch::guard_bytes())];
+            // The process may have ended; else what could be written before can be again.
+            let _ = memory.write_forced(at, &zeros);
+        }
+    }
+
+    /// Makes one call without the help of our pages. Registers and signal mask are given back.
+    fn call(
+        &self,
+        thread: Stopped,
+        memory: &Memory,
+        number: i64,
+        args: [u64; 6],
+        undo: Option<u64>,
+    ) -> Result<(Stopped, i64), TraceError> {
+        let Some(guard) = self.site.guard_at else { return call_at(thread, self.site.syscall_at, number, args) };
+        let registers = thread.registers()?;
+        let mask = thread.signal_mask()?;
+        self.arm(memory, &registers, mask)?;
+        thread.set_registers(&registers.for_guarded_call(guard, number, args, self.trap_signal, undo))?;
+        thread.set_signal_mask(self.mask_for_us())?;
+        let trap_at = guard + arch::guard_code().1;
+        let (thread, _) = run_to_trap(thread.resume()?, self.trap_signal, trap_at)?;
+        let result = thread.registers()?.guarded_result();
+        thread.set_signal_mask(mask)?;
+        thread.set_registers(&registers)?;
+        Ok((thread, result))
+    }
+
+    /// All signals but the trap.
+    fn mask_for_us(&self) -> u64 {
+        !(1 << (self.trap_signal - 1))
     }
 
     /// An empty batch for these pages.
@@ -131,24 +208,18 @@ impl Injection {
         let registers = thread.registers()?;
         let mask = thread.signal_mask()?;
         let data = self.base + PAGE;
+        self.arm(memory, &registers, mask)?;
         let mut head = vec![0; CALLS];
-        head[HEAL_MASK..HEAL_MASK + 8].copy_from_slice(&mask.to_le_bytes());
-        for (slot, word) in head[HEAL_REGISTERS..].chunks_exact_mut(8).zip(registers.healed()) {
-            slot.copy_from_slice(&word.to_le_bytes());
-        }
+        head[..8].copy_from_slice(&(self.guard_at() + arch::guard_code().2).to_le_bytes());
         head.extend_from_slice(&batch.calls);
         memory.write(data, &head)?;
         memory.write(batch.scratch_at, &batch.scratch)?;
 
-        thread.set_signal_mask(!(1 << (self.trap_signal - 1)))?;
+        // In this order, and backwards at the end: with the registers of the program its own mask holds.
         let count = batch.names.len() as u64;
-        thread.set_registers(&registers.for_batch(
-            self.base,
-            batch.entry,
-            data + CALLS as u64,
-            count,
-            self.trap_signal,
-        ))?;
+        let first = data + CALLS as u64;
+        thread.set_registers(&registers.for_batch(self.base, batch.entry, first, count, self.trap_signal))?;
+        thread.set_signal_mask(self.mask_for_us())?;
         let heal_at = self.base + arch::batch_code().1;
         let calls_at = data + CALLS as u64;
         Ok(InFlight {
@@ -182,19 +253,10 @@ impl InFlight {
     /// # Errors
     /// [`TraceError::Gone`] when the process ends meanwhile.
     pub fn finish(self, memory: &Memory) -> Result<(Stopped, Outcome), TraceError> {
-        let Self { mut running, batch, registers, mask, calls_at, heal_at, trap_signal } = self;
-        let mut clones = Vec::new();
-        let thread = loop {
-            let (stopped, stop) = wait_stop(running)?;
-            match stop {
-                Stop::Signal(signal) if signal == trap_signal && stopped.registers()?.ip() == heal_at => break stopped,
-                Stop::Clone(tid) => clones.push(tid),
-                _ => {}
-            }
-            running = stopped.resume()?;
-        };
-        thread.set_registers(&registers)?;
+        let Self { running, batch, registers, mask, calls_at, heal_at, trap_signal } = self;
+        let (thread, clones) = run_to_trap(running, trap_signal, heal_at)?;
         thread.set_signal_mask(mask)?;
+        thread.set_registers(&registers)?;
 
         let mut calls = batch.calls;
         memory.read(calls_at, &mut calls)?;
@@ -260,6 +322,22 @@ fn to_interrupt_stop(mut thread: Stopped) -> Result<Stopped, TraceError> {
             return Ok(stopped);
         }
         thread = stopped;
+    }
+}
+
+/// Waits until the thread has sent itself the trap signal, with the threads that it made meanwhile.
+fn run_to_trap(mut running: Running, trap_signal: i32, trap_at: u64) -> Result<(Stopped, Vec<Tid>), TraceError> {
+    let mut clones = Vec::new();
+    loop {
+        let (stopped, stop) = wait_stop(running)?;
+        match stop {
+            Stop::Signal(signal) if signal == trap_signal && stopped.registers()?.ip() == trap_at => {
+                return Ok((stopped, clones));
+            }
+            Stop::Clone(tid) => clones.push(tid),
+            _ => {}
+        }
+        running = stopped.resume()?;
     }
 }
 

@@ -176,12 +176,12 @@ impl Stopped {
         self.go("PTRACE_SYSCALL", libc::PTRACE_SYSCALL, 0)
     }
 
-    /// Lets the thread execute one instruction.
+    /// Lets the thread execute one instruction, after delivering `signal` if its stop was about one (else 0).
     ///
     /// # Errors
     /// [`TraceError::Gone`] when it has ended.
-    pub fn step(self) -> Result<Running, TraceError> {
-        self.go("PTRACE_SINGLESTEP", libc::PTRACE_SINGLESTEP, 0)
+    pub fn step(self, signal: i32) -> Result<Running, TraceError> {
+        self.go("PTRACE_SINGLESTEP", libc::PTRACE_SINGLESTEP, signal)
     }
 
     fn go(self, name: &'static str, how: u32, signal: i32) -> Result<Running, TraceError> {

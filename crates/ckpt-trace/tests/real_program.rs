@@ -81,7 +81,7 @@ fn a_sleeping_program_does_not_notice() {
         outcome.all().unwrap();
         assert!(outcome.bytes(name, 6) == b"Linux\0");
         assert_eq!(outcome.result(pid).unwrap(), u64::from(program.0.id()));
-        injection.unmap(thread).unwrap().detach().unwrap();
+        injection.unmap(thread, &memory).unwrap().detach().unwrap();
         assert_eq!(program.proc("maps"), maps);
     }
     assert!(program.0.wait().unwrap().success());

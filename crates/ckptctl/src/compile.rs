@@ -46,7 +46,16 @@ pub fn build(args: &BuildArgs) -> Result<i32> {
     if args.flags.is_empty() {
         command.args(["-O2", "-g"]);
     }
-    command.arg("-o").arg(&output).args(&args.sources).args(&args.flags).args(library.link_flags());
+    command.arg("-o").arg(&output);
+    for source in &args.sources {
+        // A C++ compiler would take C for C++.
+        if cplusplus && call::is_c(source.as_os_str()) {
+            command.args(["-x", "c"]).arg(source).args(["-x", "none"]);
+        } else {
+            command.arg(source);
+        }
+    }
+    command.args(&args.flags).args(library.link_flags());
     println!("{}", shown(&command));
     let status = run(&mut command)?;
     if status == 0 {

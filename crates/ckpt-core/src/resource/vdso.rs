@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use ckpt_trace::arch::SYSCALL_INSTRUCTION;
+use ckpt_trace::arch::{self, SYSCALL_INSTRUCTION};
 use object::elf::{FileHeader64, STT_FUNC};
 use object::read::elf::{FileHeader, Sym};
 
@@ -31,6 +31,19 @@ fn read_functions(vdso: &[u8]) -> object::read::Result<BTreeMap<Vec<u8>, u64>> {
 #[must_use]
 pub fn syscall_offset(code: &[u8]) -> Option<u64> {
     code.windows(2).position(|pair| pair == SYSCALL_INSTRUCTION).map(|at| at as u64)
+}
+
+/// Where a guard fits: in the padding behind the last section, which nobody uses. One that a killed tracer left there
+/// will do.
+#[must_use]
+pub fn guard_offset(vdso: &[u8]) -> Option<u64> {
+    const ALIGN: usize = 16;
+    let length = usize::try_from(arch::guard_bytes()).ok()?;
+    let at = vdso.len().checked_sub(length.next_multiple_of(ALIGN))?;
+    // Some zeros before it may be the last section's own.
+    let before = at.checked_sub(ALIGN)?;
+    let is_free = vdso[before..].iter().all(|byte| *byte == 0);
+    (is_free || arch::is_guard(&vdso[at..])).then_some(at as u64)
 }
 
 /// What to write over the functions of the old vDSO so that they jump to the new one mapped at `new_base`: offset in the

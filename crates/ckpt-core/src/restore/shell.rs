@@ -333,7 +333,7 @@ impl Shell {
     /// When the process ends.
     pub fn release(mut self) -> Result<Stopped, Error> {
         let thread = self.take_thread()?;
-        Ok(self.injection.unmap(thread)?)
+        Ok(self.injection.unmap(thread, &self.memory)?)
     }
 
     /// What the process may do (permitted capabilities).

@@ -145,6 +145,28 @@ impl Registers {
         new
     }
 
+    /// These registers, set so that the thread makes one call by the guard at `guard`. `undo` is the length of the mapping
+    /// that the call makes, if it makes one.
+    pub(crate) fn for_guarded_call(
+        &self,
+        guard: u64,
+        number: i64,
+        args: [u64; 6],
+        trap_signal: i32,
+        undo: Option<u64>,
+    ) -> Self {
+        let mut new = self.for_call(guard, number, args);
+        new.words[RBP] = u64::from(trap_signal.unsigned_abs());
+        new.words[RBX] = u64::from(undo.is_some());
+        new.words[R13] = undo.unwrap_or_default();
+        new
+    }
+
+    /// The result of a call by a guard.
+    pub(crate) fn guarded_result(&self) -> i64 {
+        self.words[R12].cast_signed()
+    }
+
     /// These registers, set so that the thread runs the batch in the injected pages at `base`.
     pub(crate) fn for_batch(&self, base: u64, entry: u64, calls: u64, count: u64, trap_signal: i32) -> Self {
         let mut new = *self;
@@ -152,7 +174,6 @@ impl Registers {
         new.words[RIP] = base + entry;
         new.words[RBX] = calls;
         new.words[R12] = count;
-        new.words[R13] = base + crate::PAGE;
         new.words[RBP] = u64::from(trap_signal.unsigned_abs());
         new
     }
@@ -179,12 +200,11 @@ impl Registers {
 /// The bytes of a call in a batch: number, six arguments, result.
 pub(crate) const CALL_BYTES: usize = 64;
 
-// The code that runs in the tracee. Its page is at `base`, the data page follows it:
-//   data + 0    the signal mask to give back      data + 64   the registers to give back (user_regs_struct)
-//   data + 320  eight bytes of stack for popfq (the stack pointer starts at data + 328)
-// In: rbx the first call, r12 how many, r13 the data page, rbp the trap signal.
+// The code that runs in the tracee. Its page is at `base`, the data page follows it; at data + 0 stands the address at
+// which a guard (below) heals the thread.
+// In: rbx the first call, r12 how many, rbp the trap signal.
 // At the end it sends itself the trap signal, which the program ignores: a living tracer gets a stop before it would be
-// delivered; with a dead one nothing happens, and the code gives everything back by itself.
+// delivered; with a dead one nothing happens, and the guard gives everything back.
 global_asm!(
     ".pushsection .rodata.ckpt_batch,\"a\",@progbits",
     ".globl ckpt_trace_batch_start",
@@ -222,32 +242,7 @@ global_asm!(
     "mov eax, 234", // tgkill
     "syscall",
     "ckpt_trace_batch_heal:",
-    "mov eax, 14", // rt_sigprocmask
-    "mov edi, 2",  // SIG_SETMASK
-    "mov rsi, r13",
-    "xor edx, edx",
-    "mov r10d, 8",
-    "syscall",
-    "lea rsp, [r13 + 328]",
-    "push qword ptr [r13 + 64 + 18*8]",
-    "popfq",
-    "mov r15, [r13 + 64 + 0*8]",
-    "mov r14, [r13 + 64 + 1*8]",
-    "mov r12, [r13 + 64 + 3*8]",
-    "mov rbp, [r13 + 64 + 4*8]",
-    "mov rbx, [r13 + 64 + 5*8]",
-    "mov r11, [r13 + 64 + 6*8]",
-    "mov r10, [r13 + 64 + 7*8]",
-    "mov r9, [r13 + 64 + 8*8]",
-    "mov r8, [r13 + 64 + 9*8]",
-    "mov rax, [r13 + 64 + 10*8]",
-    "mov rcx, [r13 + 64 + 11*8]",
-    "mov rdx, [r13 + 64 + 12*8]",
-    "mov rsi, [r13 + 64 + 13*8]",
-    "mov rdi, [r13 + 64 + 14*8]",
-    "mov rsp, [r13 + 64 + 19*8]",
-    "mov r13, [r13 + 64 + 2*8]",
-    "jmp qword ptr [rip + ckpt_trace_batch_start + 4096 + 64 + 16*8]",
+    "jmp qword ptr [rip + ckpt_trace_batch_start + 4096]",
     // Another way in: makes the kernel give the thread room for AMX tiles, which it does at the first use of one.
     "ckpt_trace_batch_tiles:",
     "ldtilecfg [rip + 4f]",
@@ -264,17 +259,91 @@ global_asm!(
     ".popsection",
 );
 
-/// Offsets in the data page that the code above uses.
-pub(crate) const HEAL_MASK: usize = 0;
-pub(crate) const HEAL_REGISTERS: usize = 64;
+// The guard: code that makes one call for us and, should the tracer die meanwhile or during a batch, gives the thread's
+// registers and signal mask back and takes our pages away. It needs no memory but its own, which it only reads.
+// In: rax and the argument registers the call, rbp the trap signal, rbx whether the result is a mapping of r13 bytes
+// that would have to go again.
+global_asm!(
+    ".pushsection .rodata.ckpt_guard,\"a\",@progbits",
+    ".globl ckpt_trace_guard_start",
+    ".hidden ckpt_trace_guard_start",
+    ".globl ckpt_trace_guard_trap",
+    ".hidden ckpt_trace_guard_trap",
+    ".globl ckpt_trace_guard_heal",
+    ".hidden ckpt_trace_guard_heal",
+    ".globl ckpt_trace_guard_data",
+    ".hidden ckpt_trace_guard_data",
+    ".balign 16",
+    "ckpt_trace_guard_start:",
+    "syscall",
+    "mov r12, rax",
+    "mov eax, 39", // getpid
+    "syscall",
+    "mov r15, rax",
+    "mov eax, 186", // gettid
+    "syscall",
+    "mov rdi, r15",
+    "mov rsi, rax",
+    "mov rdx, rbp",
+    "mov eax, 234", // tgkill
+    "syscall",
+    "ckpt_trace_guard_trap:",
+    "test rbx, rbx",
+    "jz ckpt_trace_guard_heal",
+    "mov rdi, r12",
+    "mov rsi, r13",
+    "jmp 2f",
+    "ckpt_trace_guard_heal:",
+    "mov rdi, [rip + ckpt_trace_guard_data]",
+    "mov rsi, [rip + ckpt_trace_guard_data + 8]",
+    "2: mov eax, 11", // munmap
+    "syscall",
+    "mov eax, 14", // rt_sigprocmask
+    "mov edi, 2",  // SIG_SETMASK
+    "lea rsi, [rip + ckpt_trace_guard_data + 16]",
+    "xor edx, edx",
+    "mov r10d, 8",
+    "syscall",
+    "lea rsp, [rip + ckpt_trace_guard_data + 24 + 18*8]",
+    "popfq",
+    "mov r15, [rip + ckpt_trace_guard_data + 24 + 0*8]",
+    "mov r14, [rip + ckpt_trace_guard_data + 24 + 1*8]",
+    "mov r13, [rip + ckpt_trace_guard_data + 24 + 2*8]",
+    "mov r12, [rip + ckpt_trace_guard_data + 24 + 3*8]",
+    "mov rbp, [rip + ckpt_trace_guard_data + 24 + 4*8]",
+    "mov rbx, [rip + ckpt_trace_guard_data + 24 + 5*8]",
+    "mov r11, [rip + ckpt_trace_guard_data + 24 + 6*8]",
+    "mov r10, [rip + ckpt_trace_guard_data + 24 + 7*8]",
+    "mov r9, [rip + ckpt_trace_guard_data + 24 + 8*8]",
+    "mov r8, [rip + ckpt_trace_guard_data + 24 + 9*8]",
+    "mov rax, [rip + ckpt_trace_guard_data + 24 + 10*8]",
+    "mov rcx, [rip + ckpt_trace_guard_data + 24 + 11*8]",
+    "mov rdx, [rip + ckpt_trace_guard_data + 24 + 12*8]",
+    "mov rsi, [rip + ckpt_trace_guard_data + 24 + 13*8]",
+    "mov rdi, [rip + ckpt_trace_guard_data + 24 + 14*8]",
+    "mov rsp, [rip + ckpt_trace_guard_data + 24 + 19*8]",
+    "jmp qword ptr [rip + ckpt_trace_guard_data + 24 + 16*8]",
+    ".balign 8",
+    // The mapping to take away (address, length), the signal mask, user_regs_struct.
+    "ckpt_trace_guard_data:",
+    ".popsection",
+);
+
+/// How many bytes of data follow a guard's code.
+const GUARD_DATA: usize = 24 + REGISTER_WORDS * 8;
+
 /// Where calls may begin in the data page.
-pub(crate) const CALLS: usize = 512;
+pub(crate) const CALLS: usize = 64;
 
 unsafe extern "C" {
     static ckpt_trace_batch_start: u8;
     static ckpt_trace_batch_heal: u8;
     static ckpt_trace_batch_tiles: u8;
     static ckpt_trace_batch_end: u8;
+    static ckpt_trace_guard_start: u8;
+    static ckpt_trace_guard_trap: u8;
+    static ckpt_trace_guard_heal: u8;
+    static ckpt_trace_guard_data: u8;
 }
 
 /// The code that runs a batch, and the offset at which it stands when the trap signal is delivered.
@@ -284,6 +353,34 @@ pub(crate) fn batch_code() -> (&'static [u8], u64) {
     let length = (&raw const ckpt_trace_batch_end) as usize - start as usize;
     // SAFETY: the three symbols delimit one contiguous read-only object of the assembly above.
     (unsafe { std::slice::from_raw_parts(start, length) }, heal as u64)
+}
+
+/// A guard's code, and the offsets at which it stands when the trap signal is delivered and at which it heals.
+pub(crate) fn guard_code() -> (&'static [u8], u64, u64) {
+    let start = &raw const ckpt_trace_guard_start;
+    let offset = |symbol: *const u8| symbol as usize - start as usize;
+    let (trap, heal) = (offset(&raw const ckpt_trace_guard_trap), offset(&raw const ckpt_trace_guard_heal));
+    // SAFETY: the symbols delimit one contiguous read-only object of the assembly above.
+    let code = unsafe { std::slice::from_raw_parts(start, offset(&raw const ckpt_trace_guard_data)) };
+    (code, trap as u64, heal as u64)
+}
+
+/// How many bytes a guard takes.
+#[must_use]
+pub fn guard_bytes() -> u64 {
+    (guard_code().0.len() + GUARD_DATA) as u64
+}
+
+/// Whether these bytes begin with a guard that an earlier tracer left when it was killed.
+#[must_use]
+pub fn is_guard(bytes: &[u8]) -> bool {
+    bytes.starts_with(guard_code().0)
+}
+
+/// A guard's data: the mapping that it is to take away, the signal mask and the registers that it gives back.
+pub(crate) fn guard_data(mapping: (u64, u64), mask: u64, registers: &Registers) -> Vec<u8> {
+    let words = [mapping.0, mapping.1, mask].into_iter().chain(registers.healed());
+    words.flat_map(u64::to_le_bytes).collect()
 }
 
 /// Where a batch begins that first uses an AMX tile.

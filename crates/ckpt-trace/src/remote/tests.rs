@@ -143,7 +143,7 @@ fn pages_go_where_they_are_wanted_or_nowhere() {
     batch.call("munmap", libc::SYS_munmap, &[WANTED, LEN]);
     let (thread, outcome) = second.run(thread, &memory, batch).unwrap();
     outcome.all().unwrap();
-    second.unmap(thread).unwrap();
+    second.unmap(thread, &memory).unwrap();
     assert_eq!(tracee.proc("maps"), before);
 }
 
@@ -176,7 +176,7 @@ fn is_undisturbed(tracee: &Tracee, mask: u64) {
         assert!(seen(&after) == before, "after run");
         thread = after;
     }
-    let thread = injection.unmap(thread).unwrap();
+    let thread = injection.unmap(thread, &memory).unwrap();
     assert!(seen(&thread) == before, "after unmap");
     assert_eq!(tracee.proc("maps"), maps);
     thread.set_signal_mask(0).unwrap();
@@ -251,7 +251,7 @@ fn a_stopped_process_stays_stopped() {
     getpid(&mut batch);
     let (thread, outcome) = injection.run(thread, &memory, batch).unwrap();
     outcome.all().unwrap();
-    injection.unmap(thread).unwrap().detach().unwrap();
+    injection.unmap(thread, &memory).unwrap().detach().unwrap();
     until("it to stay stopped", || tracee.state() == 'T');
 }
 
@@ -268,7 +268,7 @@ fn a_signal_during_a_batch_is_delivered_after_it() {
     tracee.kill(libc::SIGUSR1);
     let (thread, outcome) = in_flight.finish(&memory).unwrap();
     assert_eq!(outcome.result(slept).unwrap(), 0);
-    let running = injection.unmap(thread).unwrap().resume().unwrap();
+    let running = injection.unmap(thread, &memory).unwrap().resume().unwrap();
     let (thread, stop) = wait(running);
     assert_eq!(stop, Stop::Signal(libc::SIGUSR1));
     drop(thread);
@@ -330,7 +330,7 @@ fn threads_that_a_batch_makes_are_reported() {
     }
     let tasks = std::fs::read_dir(format!("/proc/{}/task", tracee.pid)).unwrap().count();
     assert_eq!(tasks, 1);
-    injection.unmap(thread).unwrap().detach().unwrap();
+    injection.unmap(thread, &memory).unwrap().detach().unwrap();
 }
 
 fn timespec(tracee: &Memory, injection: &Injection, time: Duration) -> u64 {

@@ -230,7 +230,7 @@ fn a_step_executes_one_instruction() {
     let mut places = std::collections::BTreeSet::new();
     for _ in 0..64 {
         places.insert(thread.registers().unwrap().ip());
-        let (next, stop) = wait(thread.step().unwrap());
+        let (next, stop) = wait(thread.step(0).unwrap());
         assert_eq!(stop, Stop::Signal(libc::SIGTRAP));
         thread = next;
     }

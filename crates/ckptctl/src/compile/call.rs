@@ -135,6 +135,11 @@ pub(super) fn is_cplusplus(source: &OsStr) -> bool {
     ending.is_some_and(|ending| matches!(ending, "cc" | "cpp" | "cxx" | "C" | "c++" | "cp" | "CPP" | "ii"))
 }
 
+/// Whether a file is C by its name.
+pub(super) fn is_c(source: &OsStr) -> bool {
+    Path::new(source).extension().is_some_and(|ending| ending == "c")
+}
+
 /// Whether a first argument is a compiler and not an input: a program, by path or in PATH, without a source's ending.
 pub(super) fn is_compiler(word: &OsStr) -> bool {
     let path = Path::new(word);

@@ -70,11 +70,15 @@ fn a_call_is_put_into_the_registers() {
 }
 
 #[test]
-fn the_injected_code_fits_its_page() {
+fn the_injected_code_fits_its_place() {
+    let calls = |code: &[u8]| code.windows(2).filter(|pair| *pair == SYSCALL_INSTRUCTION).count();
     let (code, heal) = batch_code();
-    const { assert!(HEAL_REGISTERS + REGISTER_WORDS * 8 <= 320 && 328 <= CALLS) };
-    assert!(heal < code.len() as u64 && code.len() < 4096);
-    assert_eq!(code.windows(2).filter(|pair| *pair == SYSCALL_INSTRUCTION).count(), 5);
+    assert!(heal < code.len() as u64 && code.len() < 2048, "the guard may have to stand behind it");
+    assert_eq!(calls(code), 4);
+    let (code, trap, heal) = guard_code();
+    assert!(trap < heal && heal < code.len() as u64 && guard_bytes() <= 1024);
+    assert_eq!(calls(code), 6);
+    assert!(is_guard(&[code, &[0; 8]].concat()) && !is_guard(&code[1..]));
 }
 
 /// A state as a machine with the components `layout` would save it: each filled with its bit's number.
