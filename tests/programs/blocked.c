@@ -2,6 +2,7 @@
 // wait cut short, none much longer. With several arguments each is a thread of its own.
 #include <poll.h>
 #include <semaphore.h>
+#include <sys/epoll.h>
 #include <sys/select.h>
 #include "check.h"
 
@@ -40,6 +41,15 @@ static int timed(const char *how, int *expected) {
     if (is(how, "ppoll")) return ppoll(NULL, 0, &t, &none);
     if (is(how, "select")) return select(0, NULL, NULL, NULL, &tv);
     if (is(how, "pselect")) return pselect(0, NULL, NULL, NULL, &t, &none);
+    if (is(how, "epoll") || is(how, "epoll_pwait") || is(how, "epoll_pwait2")) {
+        struct epoll_event found;
+        int epoll = epoll_create1(0);
+        if (is(how, "epoll")) return epoll_wait(epoll, &found, 1, WAIT_MS);
+        if (is(how, "epoll_pwait")) return epoll_pwait(epoll, &found, 1, WAIT_MS, &none);
+        int r = (int)syscall(SYS_epoll_pwait2, epoll, &found, 1, &t, NULL, 0);
+        if (r == -1 && errno == ENOSYS) skip("this kernel has no epoll_pwait2");
+        return r;
+    }
     if (is(how, "futex-rel")) {
         int word = 0;
         *expected = ETIMEDOUT;

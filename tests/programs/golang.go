@@ -1,15 +1,13 @@
-// Go: goroutines on several threads, stacks that grow, a heap with maps. It neither sleeps by the runtime's timers nor lets
-// the collector run before the restore: both make an epoll instance, which this version of ckptctl refuses.
+// Go: goroutines on several threads that sleep by the runtime's timers (epoll and eventfd), talk over channels, grow
+// their stacks, and fill a heap that the collector cleans meanwhile.
 package main
 
 import (
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -23,12 +21,12 @@ func deep(n int) int {
 }
 
 func main() {
-	debug.SetGCPercent(-1)
 	goFile := os.Getenv("CKPT_TEST_GO")
 	var stop int32
 	var group, started sync.WaitGroup
 	counts := make([]int, 8)
 	kept := make([]map[int]string, 8)
+	ticks := make(chan int)
 	for i := range counts {
 		group.Add(1)
 		started.Add(1)
@@ -41,25 +39,43 @@ func main() {
 				if counts[i]++; counts[i] == 1 {
 					started.Done()
 				}
-				pause := syscall.Timespec{Nsec: 1000000}
-				syscall.Nanosleep(&pause, nil)
+				if i == 0 {
+					runtime.GC()
+				}
+				time.Sleep(time.Millisecond)
+				select {
+				case ticks <- i:
+				case <-time.After(time.Millisecond):
+				}
 			}
 		}(i)
 	}
 	started.Wait()
-	syscall.Write(1, []byte("ready\n"))
+	heard := 0
+	<-ticks
+	fmt.Println("ready")
 	since := time.Now()
-	for syscall.Access(goFile, 0) != nil && time.Since(since) < 180*time.Second {
-		runtime.Gosched()
+	ticker := time.NewTicker(2 * time.Millisecond)
+	for time.Since(since) < 180*time.Second {
+		if _, err := os.Stat(goFile); err == nil {
+			break
+		}
+		select {
+		case <-ticks:
+			heard++
+		case <-ticker.C:
+		}
+	}
+	for begun := time.Now(); heard < 100 && time.Since(begun) < 20*time.Second; heard++ {
+		<-ticks
 	}
 	atomic.StoreInt32(&stop, 1)
 	group.Wait()
-	runtime.GC()
 	alive := 0
 	for i, n := range counts {
 		if n > 0 && kept[i][0] == fmt.Sprint(i, "keeps", 0) {
 			alive++
 		}
 	}
-	syscall.Write(1, []byte(fmt.Sprintln("goroutines that counted:", alive, "depth", deep(100000))))
+	fmt.Println("goroutines that counted:", alive, "depth", deep(100000), "heard", heard >= 100)
 }

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use ckpt_trace::{CallSite, Injection, Outcome, Span};
+use ckpt_trace::{CallSite, Injection, Outcome, Span, arch};
 
 use crate::Error;
 use crate::freeze::Frozen;
@@ -71,14 +71,19 @@ const INJECTION: u64 = 32 * ckpt_trace::PAGE;
 /// What cannot be saved is refused by name.
 pub fn capture(frozen: &mut Frozen, carry: Carry) -> Result<Captured, Error> {
     let pid = frozen.pid;
-    let vmas = proc::maps::smaps(pid)?;
+    let mut vmas = proc::maps::smaps(pid)?;
     frozen.settle(&vmas)?;
     let status = Status::of(pid)?;
+    let site = call_site(frozen, &vmas)?;
+    let left_behind = left_behind(frozen, &vmas);
+    if !left_behind.is_empty() {
+        with_injection(frozen, &status, site, |frozen, injection| unmap(frozen, injection, &left_behind))?;
+        vmas = proc::maps::smaps(pid)?;
+    }
     let stat = Stat::of(pid)?;
     let mut files = FileTable::new(pid, carry);
     let descriptors = DescriptorState::capture(pid, &mut files)?;
-    let site = call_site(frozen, &vmas)?;
-    let answers = ask_threads(frozen, &status, &vmas, site)?;
+    let answers = with_injection(frozen, &status, site, |frozen, injection| ask_all(frozen, injection, &vmas))?;
 
     let mut memory = MemoryState::capture(pid, &vmas, &stat, answers.brk, &mut files)?;
     memory.guards = guards(pid, &memory)?;
@@ -116,9 +121,14 @@ struct Answers {
     shared_pages: SharedPages,
 }
 
-/// Injects a page, lets every thread answer, and takes the page away, whatever the answers are: from then on nothing of
-/// ours is in the process.
-fn ask_threads(frozen: &mut Frozen, status: &Status, vmas: &[Vma], site: CallSite) -> Result<Answers, Error> {
+/// Injects our pages, does something with them, and takes them away, whatever came of it: from then on nothing of ours is
+/// in the process.
+fn with_injection<T>(
+    frozen: &mut Frozen,
+    status: &Status,
+    site: CallSite,
+    act: impl FnOnce(&mut Frozen, &Injection) -> Result<T, Error>,
+) -> Result<T, Error> {
     let pid = frozen.pid;
     let statuses = frozen.threads.iter().map(|thread| Status::of_thread(pid, thread.tid()));
     let (mut blocked, mut pending) = (0, status.shd_pnd);
@@ -129,10 +139,28 @@ fn ask_threads(frozen: &mut Frozen, status: &Status, vmas: &[Vma], site: CallSit
     let trap = signals::trap_signal(status.sig_cgt, blocked, pending);
     let (first, injection) = Injection::map(frozen.take_thread(0)?, &frozen.memory, INJECTION, 0, site, trap)?;
     frozen.threads.insert(0, first);
-    let answers = ask_all(frozen, &injection, vmas);
+    let result = act(frozen, &injection);
     let first = injection.unmap(frozen.take_thread(0)?, &frozen.memory)?;
     frozen.threads.insert(0, first);
-    answers
+    result
+}
+
+/// Pages of ours that an earlier checkpoint could not take away because it was killed in the middle of its calls.
+fn left_behind(frozen: &Frozen, vmas: &[Vma]) -> Vec<u64> {
+    let is_ours = |vma: &&Vma| {
+        let mut code = vec![0; arch::batch_bytes()];
+        let may_be = vma.kind() == VmaKind::Anonymous && vma.perms.exec && !vma.perms.write && !vma.perms.shared;
+        may_be && frozen.memory.read(vma.start, &mut code).is_ok() && arch::is_batch(&code)
+    };
+    vmas.iter().filter(is_ours).map(|vma| vma.start).collect()
+}
+
+fn unmap(frozen: &mut Frozen, injection: &Injection, starts: &[u64]) -> Result<(), Error> {
+    let mut batch = injection.batch();
+    for start in starts.iter().take(64) {
+        batch.call("munmap", libc::SYS_munmap, &[*start, INJECTION]);
+    }
+    Ok(frozen.run(0, injection, batch)?.all()?)
 }
 
 fn ask_all(frozen: &mut Frozen, injection: &Injection, vmas: &[Vma]) -> Result<Answers, Error> {

@@ -355,6 +355,18 @@ pub(crate) fn batch_code() -> (&'static [u8], u64) {
     (unsafe { std::slice::from_raw_parts(start, length) }, heal as u64)
 }
 
+/// Whether a page begins with the code that runs a batch: one that an earlier tracer left when it was killed.
+#[must_use]
+pub fn is_batch(bytes: &[u8]) -> bool {
+    bytes.starts_with(batch_code().0)
+}
+
+/// How many bytes of a page tell that.
+#[must_use]
+pub fn batch_bytes() -> usize {
+    batch_code().0.len()
+}
+
 /// A guard's code, and the offsets at which it stands when the trap signal is delivered and at which it heals.
 pub(crate) fn guard_code() -> (&'static [u8], u64, u64) {
     let start = &raw const ckpt_trace_guard_start;

@@ -1,0 +1,36 @@
+// Names that are no UTF-8: the directory, files open, mapped and deleted, the process's name, arguments, environment.
+#include "check.h"
+
+int main(int argc, char **argv) {
+    char before[4096], after[4096], bytes[64] = "", name[17] = "";
+    need(argc == 2 && is(argv[1], "argument\xff") && is(getenv("RAW\xfe"), "value\xfd"));
+    need(mkdir("dir\xff\x80", 0700) == 0 || errno == EEXIST);
+    need(chdir("dir\xff\x80") == 0 && getcwd(before, sizeof before));
+    need(prctl(PR_SET_NAME, "na\xe4me\xff") == 0);
+    int open_one = open("open\xc3", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    int mapped = open("mapped\xed\xa0\x80", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    int gone = open("gone\xfe", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    need(open_one >= 0 && mapped >= 0 && gone >= 0 && write(open_one, "open", 4) == 4 && write(gone, "gone", 4) == 4);
+    need(write(mapped, "mapped", 6) == 6 && unlink("gone\xfe") == 0);
+    char *map = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, mapped, 0);
+    need(map != MAP_FAILED && close(mapped) == 0);
+    // Also what a path in /proc/PID/maps can be taken for.
+    int odd = open("a\nb\\012 (deleted)", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    need(odd >= 0 && write(odd, "odd", 3) == 3);
+    char *odd_map = mmap(NULL, 4096, PROT_READ, MAP_SHARED, odd, 0);
+    need(odd_map != MAP_FAILED);
+    ready();
+    wait_go();
+    check(getcwd(after, sizeof after) && strcmp(after, before) == 0, "%s", after);
+    check(prctl(PR_GET_NAME, name) == 0 && is(name, "na\xe4me\xff"), "%s", name);
+    check(is(argv[1], "argument\xff") && is(getenv("RAW\xfe"), "value\xfd"), "arguments or environment");
+    check(pread(open_one, bytes, 64, 0) == 4 && memcmp(bytes, "open", 4) == 0, "%s", bytes);
+    check(pread(gone, bytes, 64, 0) == 4 && memcmp(bytes, "gone", 4) == 0, "%s", bytes);
+    check(pread(odd, bytes, 64, 0) == 3 && memcmp(odd_map, "odd", 3) == 0, "%s", bytes);
+    map[0] = 'M';
+    slurp("mapped\xed\xa0\x80", bytes, sizeof bytes);
+    check(is(bytes, "Mapped"), "%s", bytes);
+    slurp("open\xc3", bytes, sizeof bytes);
+    check(is(bytes, "open"), "%s", bytes);
+    return done();
+}
