@@ -142,7 +142,7 @@ impl Memory {
     /// # Errors
     /// EIO when nothing is mapped there.
     pub fn read_forced(&self, addr: u64, buffer: &mut [u8]) -> Result<(), TraceError> {
-        self.mem.read_exact_at(buffer, addr).map_err(|source| TraceError::Memory { tid: self.pid, addr, source })
+        self.mem.read_exact_at(buffer, addr).map_err(|source| self.forced(addr, source))
     }
 
     /// Writes private memory whatever its protection; untouched pages of a file are copied first, as by a debugger.
@@ -150,7 +150,15 @@ impl Memory {
     /// # Errors
     /// EIO when nothing is mapped there, or the mapping is shared and not writable.
     pub fn write_forced(&self, addr: u64, bytes: &[u8]) -> Result<(), TraceError> {
-        self.mem.write_all_at(bytes, addr).map_err(|source| TraceError::Memory { tid: self.pid, addr, source })
+        self.mem.write_all_at(bytes, addr).map_err(|source| self.forced(addr, source))
+    }
+
+    /// A process that has ended has no memory, and its file no bytes (`fs/proc/base.c`, `mem_rw`).
+    fn forced(&self, addr: u64, source: io::Error) -> TraceError {
+        match source.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::WriteZero => TraceError::Gone { tid: self.pid },
+            _ => TraceError::Memory { tid: self.pid, addr, source },
+        }
     }
 }
 

@@ -205,6 +205,10 @@ impl Injection {
     /// # Errors
     /// [`TraceError::Gone`] when the process has ended.
     pub fn start(&self, thread: Stopped, memory: &Memory, batch: Batch) -> Result<InFlight, TraceError> {
+        if batch.names.len() > batch.calls_capacity || batch.scratch.len() > batch.scratch_capacity {
+            let source = io::Error::from_raw_os_error(libc::E2BIG);
+            return Err(TraceError::Call { call: "put a batch of calls into", tid: thread.tid(), source });
+        }
         let registers = thread.registers()?;
         let mask = thread.signal_mask()?;
         let data = self.base + PAGE;
@@ -303,11 +307,13 @@ pub fn begin_wait(thread: Stopped, at: u64, number: i64, args: [u64; 6]) -> Resu
 }
 
 fn to_syscall_stop(mut thread: Stopped) -> Result<Stopped, TraceError> {
+    let mut signal = 0;
     loop {
-        let (stopped, stop) = wait_stop(thread.resume_to_syscall()?)?;
+        let (stopped, stop) = wait_stop(thread.deliver_to_syscall(signal)?)?;
         if stop == Stop::Syscall {
             return Ok(stopped);
         }
+        signal = unblockable(stop);
         thread = stopped;
     }
 }
@@ -316,13 +322,21 @@ fn to_syscall_stop(mut thread: Stopped) -> Result<Stopped, TraceError> {
 /// it make an interrupted call again.
 fn to_interrupt_stop(mut thread: Stopped) -> Result<Stopped, TraceError> {
     thread.interrupt()?;
+    let mut signal = 0;
     loop {
-        let (stopped, stop) = wait_stop(thread.resume()?)?;
+        let (stopped, stop) = wait_stop(thread.deliver(signal)?)?;
         if matches!(stop, Stop::Interrupt | Stop::Group(_)) {
             return Ok(stopped);
         }
+        signal = unblockable(stop);
         thread = stopped;
     }
+}
+
+/// The signal to go on with after a stop. SIGSTOP cannot be blocked: taken here, it would be lost. Delivered, the
+/// process is stopped as soon as it is let go; until then its thread works on for us.
+fn unblockable(stop: Stop) -> i32 {
+    if stop == Stop::Signal(libc::SIGSTOP) { libc::SIGSTOP } else { 0 }
 }
 
 /// Waits until the thread has sent itself the trap signal, with the threads that it made meanwhile.
@@ -337,7 +351,7 @@ fn run_to_trap(mut running: Running, trap_signal: i32, trap_at: u64) -> Result<(
             Stop::Clone(tid) => clones.push(tid),
             _ => {}
         }
-        running = stopped.resume()?;
+        running = stopped.deliver(unblockable(stop))?;
     }
 }
 

@@ -168,12 +168,10 @@ impl Stopped {
         self.go("PTRACE_CONT", libc::PTRACE_CONT, signal)
     }
 
-    /// Lets the thread run on to the next entry to or exit from a system call.
-    ///
-    /// # Errors
-    /// [`TraceError::Gone`] when it has ended.
-    pub fn resume_to_syscall(self) -> Result<Running, TraceError> {
-        self.go("PTRACE_SYSCALL", libc::PTRACE_SYSCALL, 0)
+    /// Lets the thread run on to the next entry to or exit from a system call, with this signal if its stop was about one
+    /// (else 0).
+    pub(crate) fn deliver_to_syscall(self, signal: i32) -> Result<Running, TraceError> {
+        self.go("PTRACE_SYSCALL", libc::PTRACE_SYSCALL, signal)
     }
 
     /// Lets the thread execute one instruction, after delivering `signal` if its stop was about one (else 0).

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use object::elf::FileHeader64;
@@ -149,14 +149,18 @@ impl FileState {
             return Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?));
         }
         let mut options = File::options();
-        options.read(true).write(true).mode(self.mode & 0o7777);
-        if let Ok(file) = options.clone().create_new(true).open(&self.path) {
+        options.read(true).write(true).mode(0o600);
+        let file = if let Ok(file) = options.clone().create_new(true).open(&self.path) {
             fs::remove_file(&self.path)?;
-            return Ok(file);
-        }
-        options.custom_flags(libc::O_TMPFILE);
-        let beside = self.path.parent().unwrap_or(Path::new("/"));
-        options.open(beside).or_else(|_| options.open(std::env::temp_dir()))
+            file
+        } else {
+            options.custom_flags(libc::O_TMPFILE);
+            let beside = self.path.parent().unwrap_or(Path::new("/"));
+            options.open(beside).or_else(|_| options.open(std::env::temp_dir()))?
+        };
+        // The mode that is given when a file is made is cut down by our own umask.
+        file.set_permissions(fs::Permissions::from_mode(self.mode & 0o7777))?;
+        Ok(file)
     }
 }
 

@@ -1,11 +1,11 @@
 //! The machine that an image was made on, and whether this one can run it.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
 
 use ckpt_trace::arch;
 use serde::{Deserialize, Serialize};
-
-use crate::proc;
 
 /// A machine, as far as a program depends on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,13 +74,20 @@ const INSTRUCTIONS: &[&str] = &[
     "xgetbv1",
 ];
 
+/// More than what `/proc/cpuinfo` says of one processor.
+const ONE_PROCESSOR: u64 = 16 * 1024;
+
 impl Machine {
     /// This machine.
     #[must_use]
     pub fn this() -> Self {
         let uname = rustix::system::uname();
         // One processor's paragraph is enough; the whole file is long on a large machine.
-        let text = proc::read("/proc/cpuinfo").unwrap_or_default();
+        let mut text = Vec::new();
+        if let Ok(file) = File::open("/proc/cpuinfo") {
+            // What cannot be read is left empty: no feature is claimed then, and none is asked for.
+            let _ = file.take(ONE_PROCESSOR).read_to_end(&mut text);
+        }
         let text = String::from_utf8_lossy(&text);
         let field = |name: &str| {
             let line = text.lines().take_while(|line| !line.is_empty()).find(|line| line.starts_with(name));

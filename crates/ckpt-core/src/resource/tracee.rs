@@ -74,6 +74,14 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Lets the process go, without our pages.
+    pub(crate) fn leave(mut self) {
+        let thread = self.thread.take().unwrap();
+        self.injection.unmap(thread, &self.memory).unwrap().detach().unwrap();
+    }
+}
+
 /// How many calls a batch holds.
 pub(crate) fn calls(batch: &mut Batch) -> usize {
     batch.call("getpid", libc::SYS_getpid, &[])

@@ -212,13 +212,21 @@ fn patch_ids(shell: &Shell, threads: &[ThreadState], ids: &BTreeMap<i32, i32>) -
     Ok(())
 }
 
+/// Without the kernel's help every lower id is given out and taken back first.
+const MOST_TIMER_IDS_WITHOUT_HELP: i32 = 2000;
+
 fn build_timers(shell: &mut Shell, index: &ImageIndex, ids: &BTreeMap<i32, i32>) -> Result<(), Error> {
     let timers = &index.state.timers;
     let new_tid = |tid: i32| ids.get(&tid).copied().unwrap_or(tid);
-    if timers.posix.is_empty() {
-        return Ok(());
+    let has_restore_ids = ckpt_trace::sys::has_timer_ids();
+    if let Some(last) = timers.posix.last()
+        && last.id > MOST_TIMER_IDS_WITHOUT_HELP
+        && !has_restore_ids
+    {
+        let what = format!("the program has a timer with the id {}, which this kernel gives to no new one", last.id);
+        return Err(Error::restore(what, "restore it on Linux 6.15 or newer"));
     }
-    shell.run(|batch| timers.rebuild(batch, ckpt_trace::sys::has_timer_ids(), new_tid))
+    shell.run(|batch| timers.rebuild(batch, has_restore_ids, new_tid))
 }
 
 /// Who the program is, and what it may: from here on the shell has no more rights than the program had.
@@ -246,6 +254,8 @@ fn requeue_signals(
     others: &mut Vec<Stopped>,
     ids: &BTreeMap<i32, i32>,
 ) -> Result<(), Error> {
+    // A program may have tens of thousands pending, more than a batch has room for.
+    const AT_ONCE: usize = 1000;
     let state = &index.state;
     let id = |tid: i32| ids.get(&tid).copied().unwrap_or(tid);
     let pid = id(state.threads[0].tid);
@@ -253,9 +263,9 @@ fn requeue_signals(
     for (thread, stopped) in state.threads[1..].iter().zip(std::mem::take(others)) {
         let mut stopped = stopped;
         stopped.set_signal_mask(u64::MAX)?;
-        if !thread.pending.is_empty() {
+        for part in thread.pending.chunks(AT_ONCE) {
             let mut batch = shell.injection.batch();
-            signals::requeue(&mut batch, pid, Some(id(thread.tid)), &thread.pending);
+            signals::requeue(&mut batch, pid, Some(id(thread.tid)), part);
             let (after, outcome) = shell.injection.run(stopped, &shell.memory, batch)?;
             outcome.all()?;
             stopped = after;
@@ -264,10 +274,13 @@ fn requeue_signals(
     }
     *others = done;
     shell.thread()?.set_signal_mask(u64::MAX)?;
-    shell.run(|batch| {
-        signals::requeue(batch, pid, Some(pid), &state.threads[0].pending);
-        signals::requeue(batch, pid, None, &state.signals.pending);
-    })
+    for part in state.threads[0].pending.chunks(AT_ONCE) {
+        shell.run(|batch| signals::requeue(batch, pid, Some(pid), part))?;
+    }
+    for part in state.signals.pending.chunks(AT_ONCE) {
+        shell.run(|batch| signals::requeue(batch, pid, None, part))?;
+    }
+    Ok(())
 }
 
 /// A thread with the registers with which it will go on.

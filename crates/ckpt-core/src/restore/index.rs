@@ -10,6 +10,8 @@ use ckpt_image::{Content, ImageError, ImageReader, PageRange, Stored};
 use ckpt_trace::arch;
 
 use crate::Error;
+use crate::resource::descriptors::{Description, Descriptor, Opened};
+use crate::resource::memory::{Backing, Bounds, MemoryState, Region};
 use crate::resource::{Layout, ProcessState};
 
 /// An opened image.
@@ -103,12 +105,20 @@ impl ImageIndex {
                 return Err(format!("the region at {:#x} cannot be", region.start));
             }
             end = region.end;
-            if let crate::resource::memory::Backing::File { file, .. } = region.backing
-                && file >= files
-            {
-                return Err(format!("the region at {:#x} shows a file that is not in the table", region.start));
+            match &region.backing {
+                Backing::File { file, .. } if *file >= files => {
+                    return Err(format!("the region at {:#x} shows a file that is not in the table", region.start));
+                }
+                Backing::Shared { offset, .. }
+                    if offset % ckpt_trace::PAGE != 0
+                        || offset.checked_add(region.size()).is_none_or(|end| end > arch::USER_END) =>
+                {
+                    return Err(format!("the region at {:#x} cannot be", region.start));
+                }
+                _ => {}
             }
         }
+        Self::check_memory(&process.memory)?;
         let state = &self.state;
         if state.threads.is_empty() || state.threads[0].tid != process.pid {
             return Err("its first thread is not the process".to_owned());
@@ -117,11 +127,37 @@ impl ImageIndex {
             return Err("a thread has not all registers".to_owned());
         }
         let descriptions = state.descriptors.descriptions.len();
-        let is_wrong = |d: &crate::resource::descriptors::Descriptor| {
-            d.description >= descriptions || !(0..1 << 20).contains(&d.fd)
-        };
+        let is_wrong = |d: &Descriptor| d.description >= descriptions || !(0..1 << 20).contains(&d.fd);
         if state.descriptors.descriptors.iter().any(is_wrong) {
             return Err("a descriptor has no open file".to_owned());
+        }
+        let is_missing = |d: &Description| matches!(d.opened, Opened::File(file) if file >= files);
+        if state.descriptors.descriptions.iter().any(is_missing) {
+            return Err("an open file is not in the table".to_owned());
+        }
+        let ids = state.timers.posix.iter().map(|timer| timer.id);
+        if ids.clone().any(|id| id < 0) || !ids.is_sorted_by(|one, next| one < next) {
+            return Err("its timers are not in the order of their ids".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether what is told of memory beside its regions lies within it.
+    fn check_memory(memory: &MemoryState) -> Result<(), String> {
+        const VDSO_MOST: u64 = 1 << 20;
+        let is_within =
+            |&(start, end): &(u64, u64)| start < end && memory.region_at(start).is_some_and(|region| end <= region.end);
+        if !memory.guards.iter().all(is_within) {
+            return Err("a guard is not in a region".to_owned());
+        }
+        let Bounds { start_brk, brk, .. } = memory.bounds;
+        if start_brk > brk || brk > arch::USER_END {
+            return Err("its heap cannot be".to_owned());
+        }
+        let is_vdso = |region: &&Region| matches!(&region.backing, Backing::Kernel(name) if name == "[vdso]");
+        let mut vdsos = memory.regions.iter().filter(is_vdso);
+        if vdsos.next().is_some_and(|region| region.size() > VDSO_MOST) || vdsos.next().is_some() {
+            return Err("its vDSO cannot be".to_owned());
         }
         Ok(())
     }

@@ -456,9 +456,11 @@ pub fn relayout(state: &[u8], from: &[XsaveComponent]) -> Option<Vec<u8>> {
     let mut moved = state[..HEADER_END].to_vec();
     moved.resize(end.max(HEADER_END), 0);
     let mut features = 3_u64;
-    for old in from.iter().filter(|c| in_use & (1 << c.bit) != 0) {
+    // An image may say anything: bits that do not exist, places beyond all bounds.
+    let is_used = |c: &&XsaveComponent| 1_u64.checked_shl(c.bit).is_some_and(|bit| in_use & bit != 0);
+    for old in from.iter().filter(is_used) {
         let new = here.iter().find(|c| c.bit == old.bit && c.size == old.size)?;
-        let bytes = state.get(old.offset as usize..(old.offset + old.size) as usize)?;
+        let bytes = state.get(old.offset as usize..old.offset.checked_add(old.size)? as usize)?;
         moved[new.offset as usize..(new.offset + new.size) as usize].copy_from_slice(bytes);
     }
     for component in &here {

@@ -358,10 +358,10 @@ fn a_wait_that_is_begun_goes_on() {
     let mut registers = thread.registers().unwrap();
     registers.set_call_restart();
     thread.set_registers(&registers).unwrap();
-    let (thread, stop) = wait(thread.resume_to_syscall().unwrap());
+    let (thread, stop) = wait(thread.deliver_to_syscall(0).unwrap());
     assert_eq!(stop, Stop::Syscall);
     assert_eq!(thread.registers().unwrap().syscall().unwrap().0, libc::SYS_restart_syscall);
-    let (thread, _) = wait(thread.resume_to_syscall().unwrap());
+    let (thread, _) = wait(thread.deliver_to_syscall(0).unwrap());
     assert_eq!(thread.registers().unwrap().result(), 0);
     let took = began.elapsed();
     assert!((TIME..TIME * 2).contains(&took), "{took:?}");
@@ -430,4 +430,69 @@ fn two_batches_are_in_flight_at_once() {
         in_flight.finish(&memory).unwrap().1.all().unwrap();
     }
     assert!(began.elapsed() < Duration::from_millis(390), "{:?}", began.elapsed());
+}
+
+/// SIGSTOP cannot be blocked: one that comes while a batch runs must not be lost.
+#[test]
+fn a_stop_during_a_batch_is_not_lost() {
+    let tracee = Tracee::waiting();
+    let memory = tracee.memory();
+    let (thread, injection) = map(tracee.stop(), &memory);
+    let mut batch = injection.batch();
+    batch.call("poll", libc::SYS_poll, &[0, 0, 50]);
+    let in_flight = injection.start(thread, &memory, batch).unwrap();
+    tracee.kill(libc::SIGSTOP);
+    let (thread, outcome) = in_flight.finish(&memory).unwrap();
+    outcome.all().unwrap();
+    injection.unmap(thread, &memory).unwrap().detach().unwrap();
+    until("its stop", || tracee.state() == 'T');
+}
+
+#[test]
+fn a_stop_before_map_is_not_lost() {
+    let tracee = Tracee::waiting();
+    let memory = tracee.memory();
+    let thread = tracee.stop();
+    tracee.kill(libc::SIGSTOP);
+    let (thread, injection) = map(thread, &memory);
+    injection.unmap(thread, &memory).unwrap().detach().unwrap();
+    until("its stop", || tracee.state() == 'T');
+}
+
+#[test]
+fn memory_forced_of_the_dead_is_gone() {
+    let tracee = Tracee::waiting();
+    let memory = tracee.memory();
+    tracee.kill(libc::SIGKILL);
+    until("its end", || tracee.state() == 'Z');
+    let e = memory.read_forced(0x40_0000, &mut [0; 4]).unwrap_err();
+    assert!(e.is_gone(), "{e}");
+}
+
+#[test]
+fn a_hostile_layout_is_refused() {
+    let from = [arch::XsaveComponent { bit: 2, offset: u32::MAX, size: 256 }];
+    let mut s = vec![0; 1000];
+    s[512] = 7;
+    assert_eq!(arch::relayout(&s, &from), None);
+    let from = [arch::XsaveComponent { bit: 200, offset: 600, size: 256 }];
+    let _ = arch::relayout(&s, &from);
+}
+
+/// More than the pages hold is refused, and not written over the calls or past the end.
+#[test]
+fn a_batch_that_is_too_large_is_refused() {
+    let tracee = Tracee::waiting();
+    let memory = tracee.memory();
+    let (thread, injection) = map(tracee.stop(), &memory);
+    let mut batch = injection.batch();
+    while batch.has_room(1, 0) {
+        getpid(&mut batch);
+    }
+    getpid(&mut batch);
+    let error = injection.run(thread, &memory, batch).unwrap_err();
+    assert_eq!(error.errno(), Some(libc::E2BIG), "{error}");
+    let mut batch = injection.batch();
+    batch.space(8 * 4096);
+    assert_eq!(injection.run(tracee.stop(), &memory, batch).unwrap_err().errno(), Some(libc::E2BIG));
 }

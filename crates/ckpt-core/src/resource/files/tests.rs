@@ -238,3 +238,15 @@ fn the_state_is_the_same_after_json() {
         assert_eq!(serde_json::from_str::<FileState>(&text).unwrap(), state);
     }
 }
+
+#[test]
+fn an_unlinked_file_keeps_its_mode() {
+    let dir = Dir::new("mode");
+    let mut state = capture(&dir.file("gone", b""));
+    state.kind = FileKind::Unlinked;
+    for (mode, path) in [(0o666, state.path.clone()), (0o604, dir.0.join("new")), (0o666, dir.0.join("new2"))] {
+        state.mode = libc::S_IFREG | mode;
+        state.path = path;
+        assert_eq!(state.recreate().unwrap().metadata().unwrap().mode() & 0o7777, mode);
+    }
+}

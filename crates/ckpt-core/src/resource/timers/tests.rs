@@ -121,3 +121,25 @@ fn running_timers_run_on() {
         assert!(near(*found, *wanted), "{found:?} {wanted:?}");
     }
 }
+
+/// A refusal leaves nothing of ours in the program.
+#[test]
+fn more_timers_than_can_be_saved_are_refused() {
+    use crate::capture::{Carry, capture};
+    let tracee = Tracee::new();
+    let maps = || std::fs::read_to_string(format!("/proc/{}/maps", tracee.pid)).unwrap();
+    let before = maps();
+    let mut worker = tracee.worker();
+    let mut batch = worker.batch();
+    let id = batch.space(8);
+    for _ in 0..1500 {
+        batch.call("timer_create", libc::SYS_timer_create, &[0, 0, id]);
+    }
+    worker.run(batch).all().unwrap();
+    worker.leave();
+    let mut frozen = crate::freeze::Frozen::freeze(tracee.pid).unwrap();
+    let result = capture(&mut frozen, Carry { mapped: false, open: false });
+    assert!(matches!(result, Err(crate::Error::Refused { .. })));
+    frozen.thaw().unwrap();
+    assert_eq!(maps(), before);
+}

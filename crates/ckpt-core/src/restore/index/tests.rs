@@ -279,3 +279,64 @@ impl PopFirst for serde_json::Map<String, Value> {
         self.remove(&name)
     }
 }
+
+#[test]
+fn a_description_of_no_file_is_refused() {
+    let files = real().0["files"].as_array().unwrap().len();
+    refused(&[], &[("/descriptors/descriptions/0/opened", json!({ "file": files }))], "not in the table");
+}
+
+#[test]
+fn guards_outside_of_regions_are_refused() {
+    for guard in [[0x2000_u64, 0x1000], [0x1000, 0x2000], [0, u64::MAX]] {
+        refused(&[("/processes/0/memory/guards", json!([guard]))], &[], "guard");
+    }
+}
+
+#[test]
+fn a_heap_beyond_the_address_space_is_refused() {
+    refused(&[("/processes/0/memory/bounds/brk", json!(u64::MAX))], &[], "heap");
+}
+
+#[test]
+fn timers_without_order_are_refused() {
+    let timer = |id: i32| json!({ "id": id, "clock": 0, "notify": 0, "signal": 10, "value": 0, "thread": null, "setting": [0, 0, 0, 0] });
+    refused(&[], &[("/timers/posix", json!([timer(-1)]))], "timer");
+    refused(&[], &[("/timers/posix", json!([timer(2), timer(1)]))], "timer");
+}
+
+#[test]
+fn an_object_beyond_the_address_space_is_refused() {
+    let backing = json!({ "shared": { "object": 1, "offset": u64::MAX } });
+    refused(&[("/processes/0/memory/regions/0/backing", backing)], &[], "region");
+}
+
+#[test]
+fn two_vdsos_do_not_panic() {
+    let (layout, state) = real().clone();
+    let mut layout = layout;
+    let page = 4096_u64;
+    let mut regions = layout["processes"][0]["memory"]["regions"].as_array().unwrap().clone();
+    let mut one = regions[0].clone();
+    one["start"] = json!(page * 16);
+    one["end"] = json!(page * 17);
+    one["backing"] = json!({ "kernel": "[vdso]" });
+    let mut two = one.clone();
+    two["start"] = json!(page * 20);
+    two["end"] = json!(page * 21);
+    regions.insert(0, two);
+    regions.insert(0, one);
+    layout["processes"][0]["memory"]["regions"] = json!(regions);
+    let image = Image::write(arch::ELF_MACHINE, |writer| {
+        let mut encoder = Encoder::new(PAGE_SIZE, Codec::None).unwrap();
+        writer.put_layout(&layout).unwrap();
+        let ranges = [PageRange { addr: page * 20, len: page }];
+        writer.append(&encoder.pages(0, &ranges, &[7; 4096]).unwrap()).unwrap();
+        let ranges = [PageRange { addr: page * 16, len: page }];
+        writer.append(&encoder.pages(0, &ranges, &[7; 4096]).unwrap()).unwrap();
+        writer.put_state("process", &state).unwrap();
+    });
+    if let Ok(index) = ImageIndex::open(&image.0) {
+        let _ = crate::restore::fill::vdso(&index);
+    }
+}
