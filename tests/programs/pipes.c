@@ -11,7 +11,7 @@ static int unread(int fd) {
 
 // Two pipes with data: a small one with ends at odd numbers, and one larger than the default, nearly full.
 static void contents(void) {
-    enum { BIG = 900000 };
+    enum { BIG = 600000 };
     static char sent[BIG], got[BIG];
     int small[2], big[2];
     need(pipe2(small, O_CLOEXEC) == 0 && pipe(big) == 0);

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
 
 use ckpt_image::{Codec, Encoder, ImageError, ImageWriter, MAX_RANGES, MAX_RUN, PageRange};
 use ckpt_trace::{Memory, PAGE, Span};
@@ -60,21 +61,21 @@ impl<W: Write + Send> Sink<'_, W> {
                 run.leave_out_zeros(&mut data);
                 if !run.ranges.is_empty() {
                     let encoded = encoder.pages(0, &run.ranges, &data).map_err(failed)?;
-                    lock(&writer).append(&encoded).map_err(failed)?;
+                    lock_soon(&writer).append(&encoded).map_err(failed)?;
                     pages.fetch_add(data.len() as u64 / PAGE, Ordering::Relaxed);
                 }
             }
             Ok(())
         };
-        std::thread::scope(|scope| {
-            let helpers: Vec<_> = (1..workers()).map(|_| scope.spawn(work)).collect();
+        thread::scope(|scope| {
+            let helpers: Vec<_> = (1..workers(codec)).map(|_| scope.spawn(work)).collect();
             let own = work();
             helpers.into_iter().fold(own, |result, helper| {
                 let theirs = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 result.and(theirs)
             })
         })?;
-        let writer = writer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok((Sink { writer, path, codec }, pages.into_inner()))
     }
 
@@ -119,15 +120,34 @@ impl<W: Write + Send> Sink<'_, W> {
     }
 }
 
-/// How many threads copy: while one writes, others read and compress. More than a few only wait for each other.
-fn workers() -> usize {
+/// How many threads copy. Only one can write at a time: uncompressed, another is always ready when it has written, and a
+/// third would only wait.
+fn workers(codec: Codec) -> usize {
     const MOST: usize = 8;
-    std::thread::available_parallelism().map_or(1, usize::from).clamp(2, MOST)
+    match codec {
+        Codec::None => 2,
+        Codec::Lz4 | Codec::Zstd => thread::available_parallelism().map_or(1, usize::from).clamp(2, MOST),
+    }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A worker that panicked takes the whole act down with it when it is joined.
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`lock`], for what is free again in a moment. Who sleeps until then is woken too late: for as long as that takes,
+/// nobody writes, which would make a checkpoint a fifth slower.
+fn lock_soon<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    /// Somewhat longer than a run takes to write into memory; the wait for a disk is long, and then sleep is right.
+    const TRIES: u32 = 1000;
+    for _ in 0..TRIES {
+        match mutex.try_lock() {
+            Ok(guard) => return guard,
+            Err(TryLockError::Poisoned(error)) => return error.into_inner(),
+            Err(TryLockError::WouldBlock) => thread::yield_now(),
+        }
+    }
+    lock(mutex)
 }
 
 fn run_bytes(length: u64) -> usize {

@@ -25,15 +25,18 @@ impl Library {
     /// # Errors
     /// When the directory cannot be made or written, or is someone else's.
     pub(super) fn unpack() -> Result<Self> {
-        let root =
-            root(std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME"), rustix::process::geteuid().as_raw());
+        let uid = rustix::process::geteuid().as_raw();
+        let own = root(std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME"), uid);
+        // A user without a home, as of a service, can still build: below the temporary directory.
+        let in_own = Self::unpack_below(&own);
+        in_own.or_else(|why| Self::unpack_below(&root(None, None, uid)).map_err(|_| why)).with_context(|| {
+            format!("cannot unpack the library to {}; name another directory in XDG_CACHE_HOME", own.display())
+        })
+    }
+
+    fn unpack_below(root: &Path) -> Result<Self> {
         let library = Self { directory: root.join(ID) };
-        library.fill(&root).with_context(|| {
-            format!(
-                "cannot unpack the library to {}; name another directory in XDG_CACHE_HOME",
-                library.directory.display()
-            )
-        })?;
+        library.fill(root)?;
         Ok(library)
     }
 
