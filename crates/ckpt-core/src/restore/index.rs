@@ -66,7 +66,10 @@ impl ImageIndex {
                 Content::State { name } if name == "process" => {
                     state = Some(reader.read_json::<ProcessState>().map_err(failed)?);
                 }
-                Content::State { .. } => skip(&mut reader).map_err(failed)?,
+                Content::State { name } => {
+                    let what = format!("state named {name:?}");
+                    return Err(failed(ImageError::Unknown { position: record.data.record_position, what }));
+                }
                 Content::Pages { ranges, .. } => {
                     runs.push(PageRun { ranges, stored: record.data });
                     skip(&mut reader).map_err(failed)?;
