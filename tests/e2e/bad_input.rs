@@ -1,16 +1,17 @@
 //! Bad images, processes that cannot be had, disks that are full: one clear line, nothing left behind, nobody harmed.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ckpt_image::{Content, FileHeader, HEADER_LEN, ImageReader, ImageWriter, MAJOR};
+use ckpt_image::{FileHeader, HEADER_LEN, MAJOR};
 use ckpt_tests::{Case, Ending, Roundtrip, Running, Suite, Who, Whos, skip};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+
+use crate::image_edit::Edit;
 
 pub fn add(suite: &mut Suite) {
     suite.add("bad_image::truncated_anywhere", Whos::User, truncated);
@@ -23,6 +24,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("bad_process::kernel_thread", Whos::Both, kernel_thread);
     suite.add("bad_process::zombie", Whos::Both, zombie);
     suite.add("bad_process::already_traced", Whos::Both, traced);
+    suite.add("bad_process::under_gdb", Whos::Both, under_gdb);
     suite.add("bad_process::dies_during_the_checkpoint", Whos::Both, dies);
     suite.add("bad_process::itself_and_nonsense", Whos::Both, nonsense);
     suite.add("bad_target::full_disk", Whos::Root, full_disk);
@@ -108,19 +110,9 @@ fn newer_version(case: &Case) -> Result<()> {
 /// A sound image that says that it comes from another kind of machine.
 fn other_architecture(case: &Case) -> Result<()> {
     const AARCH64: u16 = 183;
-    let mut reader = ImageReader::new(File::open(image(case)?)?)?;
-    let page_size = reader.header().page_size;
     let foreign = case.write("foreign", "")?;
-    let file = File::options().write(true).open(&foreign)?;
-    let mut writer = ImageWriter::new(file, AARCH64, page_size)?;
-    while let Some(record) = reader.next_record()? {
-        match record.content {
-            Content::Layout => writer.put_layout(&reader.read_json::<Value>()?)?,
-            Content::State { name } => writer.put_state(&name, &reader.read_json::<Value>()?)?,
-            Content::Pages { .. } | Content::FileData { .. } => reader.skip_data()?,
-        }
-    }
-    writer.finish()?;
+    let edit = Edit { architecture: AARCH64, ..Edit::default() };
+    edit.copy(&image(case)?, &foreign)?;
     let path = foreign.display().to_string();
     let names = [&path, "aarch64|architecture|processor"];
     case.run(&mut restore(case, &foreign))?.expect_refusal(&[6], &names).map(drop)
@@ -174,6 +166,22 @@ fn traced(case: &Case) -> Result<()> {
     let (pid, by) = (program.pid().to_string(), tracer.pid().to_string());
     fails(case, program.pid(), &[3], &[&pid, &by, "trace|debug|gdb"])?;
     goes_on_counting(case, &mut program)
+}
+
+/// The real debugger, with the program that it has started.
+fn under_gdb(case: &Case) -> Result<()> {
+    let mut command = case.command("gdb");
+    // Without a shell in between, so that the program is the debugger's own child.
+    command.args(["--batch", "--nx", "-ex", "set startup-with-shell off", "-ex", "run", "--args"]);
+    let mut gdb = case.start(command.arg(case.stage().program("count")?))?;
+    gdb.wait_for_text("ready\n")?;
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", gdb.pid()))?;
+    let child = children.split_whitespace().next().context("gdb has no child")?;
+    fails(case, child.parse()?, &[3], &[child, &gdb.pid().to_string(), "trace|debug|gdb"])?;
+    case.go()?;
+    ensure!(gdb.wait()? == Ending::Exited(0), "{}", gdb.streams());
+    ensure!(gdb.stdout().contains("exited normally"), "harmed: {}", gdb.streams());
+    Ok(())
 }
 
 fn dies(case: &Case) -> Result<()> {

@@ -1,9 +1,11 @@
 //! Open files, and what happens when they have changed since.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ckpt_tests::{Case, Ending, Roundtrip, Suite, Whos};
 
 use crate::{Plain, add_roundtrips};
@@ -15,6 +17,11 @@ const ROUNDTRIPS: &[Plain] = &[
     ("files::null_zero_random_urandom_full", "files", &["devices"]),
     ("files::deleted_file_lives_on", "files", &["deleted"]),
     ("files::unnamed_file_lives_on", "files", &["unnamed"]),
+    ("files::pipes_keep_what_is_in_them", "pipes", &["contents"]),
+    ("files::full_pipe_stays_full", "pipes", &["full"]),
+    ("files::threads_wait_for_a_pipe", "pipes", &["blocked"]),
+    ("files::eventfd_counts", "events", &["counters"]),
+    ("files::epoll_watches_as_before", "events", &["watched"]),
     ("files::low_numbers_are_not_special", "files", &["closed"]),
 ];
 
@@ -23,9 +30,73 @@ pub fn add(suite: &mut Suite) {
     suite.add("files::standard_streams_are_reconnected", Whos::Both, |case| {
         Roundtrip::of("files").args(&["standard"]).typing(b"typed").complaining("to stderr\n").run(case)
     });
+    suite.add("files::thread_waits_in_epoll", Whos::Both, |case| {
+        Roundtrip::of("events").args(&["blocked"]).checkpoints_before(1).generations(3).run(case)
+    });
+    for (program, mode) in [("pipes", "contents"), ("pipes", "blocked"), ("events", "counters"), ("events", "watched")] {
+        suite.add(&format!("files::{program}_{mode}_over_three_generations"), Whos::User, move |case| {
+            Roundtrip::of(program).args(&[mode]).checkpoints_before(1).generations(3).run(case)
+        });
+    }
+    suite.add("files::executable_and_library_gone", Whos::Both, executable_and_library_gone);
+    suite.add("files::image_and_program_with_raw_names", Whos::User, raw_image_name);
     for change in CHANGES {
         suite.add(&format!("files::{}", change.name), Whos::User, |case| change.try_on(case));
     }
+}
+
+/// A program with an executable and a C library of its own, both of which are gone when it is to be restored.
+fn executable_and_library_gone(case: &Case) -> Result<()> {
+    let program = case.work().join("own_program");
+    let libraries = case.make_dir("libraries")?;
+    fs::copy(case.stage().program("heap")?, &program)?;
+    let shared = Roundtrip::of("heap").start(case)?;
+    let maps = fs::read_to_string(format!("/proc/{}/maps", shared.pid()))?;
+    let libc = maps.lines().find_map(|line| line.split_whitespace().last().filter(|path| path.ends_with("/libc.so.6")));
+    let library = libraries.join("libc.so.6");
+    fs::copy(libc.context("no libc.so.6 is mapped")?, &library)?;
+    let mut running = case.start(case.command(&program).env("LD_LIBRARY_PATH", &libraries))?;
+    running.wait_for_text("ready\n")?;
+    let (by_reference, contained) = (case.path("by_reference"), case.path("contained"));
+    case.checkpoint(running.pid(), &by_reference, &[])?;
+    case.checkpoint(running.pid(), &contained, &["--self-contained", "--stop"])?;
+    fs::remove_file(&library)?;
+    let missing = library.display().to_string();
+    case.run(case.ckptctl(["restore"]).arg(&by_reference))?.expect_refusal(&[7], &[&missing])?;
+    fs::remove_file(&program)?;
+    case.go()?;
+    let mut restored = case.restore(&contained, &[])?;
+    ensure!(restored.wait()? == Ending::Exited(0), "{}", restored.streams());
+    ensure!(restored.stdout() == "as expected\n", "{}", restored.streams());
+    Ok(())
+}
+
+/// All verbs take names that are no UTF-8, and say them in JSON somehow.
+fn raw_image_name(case: &Case) -> Result<()> {
+    let raw = |text: &str| OsString::from_vec([text.as_bytes(), b"\xff\xc3("].concat());
+    let dir = case.path(raw("directory"));
+    fs::create_dir(&dir)?;
+    case.give(&dir)?;
+    let program = dir.join(raw("program"));
+    fs::copy(case.stage().program("heap")?, &program)?;
+    let mut running = case.start(&mut case.command(&program))?;
+    running.wait_for_text("ready\n")?;
+    let image = dir.join(raw("image"));
+    case.checkpoint(running.pid(), &image, &["--json", "--stop"])?.json()?;
+    for verb in ["inspect", "verify"] {
+        case.run(case.ckptctl([verb, "--json"]).arg(&image))?.expect(0)?.json()?;
+        case.run(case.ckptctl([verb]).arg(&image))?.expect(0)?;
+    }
+    let core = dir.join(raw("core"));
+    case.run(case.ckptctl(["export"]).arg(&image).arg("--core").arg(&core))?.expect(0)?;
+    ensure!(core.exists(), "no core file");
+    case.go()?;
+    let mut restored = case.restore(&image, &[])?;
+    ensure!(restored.wait()? == Ending::Exited(0), "{}", restored.streams());
+    // The message names what is missing even so.
+    fs::remove_file(&program)?;
+    let refused = case.run(case.ckptctl(["restore"]).arg(&image))?;
+    refused.expect_refusal(&[7], &["program"]).map(drop)
 }
 
 /// What is done to the file `log`, of which the program has written five lines, and what must come of it.

@@ -7,8 +7,10 @@
 mod bad_input;
 mod files;
 mod identity;
+mod image_edit;
 mod languages;
 mod memory;
+mod other_kernel;
 mod process;
 mod refusals;
 mod registers;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     terminal::add(&mut suite);
     languages::add(&mut suite);
     identity::add(&mut suite);
+    other_kernel::add(&mut suite);
     repeat::add(&mut suite);
     refusals::add(&mut suite);
     bad_input::add(&mut suite);

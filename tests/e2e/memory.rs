@@ -13,6 +13,11 @@ const ROUNDTRIPS: &[Plain] = &[
     ("memory::anonymous_memory_is_anonymous_afterwards", "anon_sparse", &[]),
     ("memory::private_file_mapping_keeps_changes_apart", "file_maps", &["private"]),
     ("memory::shared_file_mapping_reaches_the_file", "file_maps", &["shared"]),
+    ("memory::zeros_over_a_private_file_mapping", "zeros", &[]),
+    ("memory::mapping_of_an_unlinked_file_private", "nameless", &["unlinked-private"]),
+    ("memory::mapping_of_an_unlinked_file_shared", "nameless", &["unlinked-shared"]),
+    ("memory::memfd_mapped_and_open", "nameless", &["memfd"]),
+    ("memory::memfd_sealed", "nameless", &["sealed"]),
     ("memory::shared_anonymous_memory_stays_shared", "shared_anon", &["once"]),
     ("memory::memory_mapped_twice_stays_one_memory", "shared_anon", &["twice"]),
     ("memory::prot_none_keeps_what_it_hides", "faults", &["none"]),
@@ -40,9 +45,16 @@ pub fn add(suite: &mut Suite) {
             Roundtrip::of("anon_sparse").checkpoint_flags(&["--codec", codec]).run(case)
         });
     }
-    suite.add("memory::contents_when_self_contained", Whos::User, |case| {
-        Roundtrip::of("file_maps").args(&["private"]).checkpoint_flags(&["--self-contained"]).run(case)
-    });
+    for (program, args) in [("file_maps", &["private"][..]), ("zeros", &[]), ("nameless", &["unlinked-private"])] {
+        suite.add(&format!("memory::self_contained_{program}"), Whos::User, move |case| {
+            Roundtrip::of(program).args(args).checkpoint_flags(&["--self-contained", "--codec", "lz4"]).run(case)
+        });
+    }
+    for (program, args) in [("zeros", &[][..]), ("nameless", &["memfd"]), ("nameless", &["unlinked-shared"])] {
+        suite.add(&format!("memory::three_generations_{program}_{}", args.concat()), Whos::User, move |case| {
+            Roundtrip::of(program).args(args).generations(3).run(case)
+        });
+    }
 }
 
 const POOL: &str = "/proc/sys/vm/nr_hugepages";

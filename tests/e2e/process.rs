@@ -9,6 +9,8 @@ const ROUNDTRIPS: &[Plain] = &[
     ("process::overwritten_command_line", "process", &["overwritten"]),
     ("process::policy_for_memory_failures", "process", &["memory-failure"]),
     ("process::removed_executable", "replaced_exe", &["removed"]),
+    ("process::replaced_executable", "replaced_exe", &["replaced"]),
+    ("process::names_that_are_no_utf8", "raw_names", &[]),
 ];
 
 pub fn add(suite: &mut Suite) {

@@ -7,9 +7,8 @@ use ckpt_tests::{Case, Ending, Roundtrip, Suite, Whos};
 const REFUSED: &[(&str, &[&str])] = &[
     ("tcp", &["77", "tcp|socket"]),
     ("unix", &["77", "unix|socket"]),
-    ("pipe", &["77", "pipe"]),
-    ("epoll", &["77", "epoll"]),
-    ("eventfd", &["77", "eventfd"]),
+    ("pipe", &["77", "pipe to another process"]),
+    ("timerfd", &["77", "timerfd"]),
     ("inotify", &["77", "inotify"]),
     ("ptmx", &["77", "ptmx|terminal|pty"]),
     ("shm", &["system v|sysv|shared memory"]),

@@ -1,8 +1,23 @@
-// Names that are no UTF-8: the directory, files open, mapped and deleted, the process's name, arguments, environment.
+// Names that are no UTF-8: the executable, the directory, files open, mapped and deleted, the process's name, arguments,
+// environment. It starts itself again under such names.
 #include "check.h"
 
+#define OWN_COPY "program\xfa"
+
+static void become_a_copy(void) {
+    char buffer[65536];
+    int in = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), out = open(OWN_COPY, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
+    need(in >= 0 && out >= 0);
+    for (ssize_t n; (n = read(in, buffer, sizeof buffer)) > 0;) need(write(out, buffer, (size_t)n) == n);
+    close(out);
+    need(setenv("RAW\xfe", "value\xfd", 1) == 0);
+    execl("./" OWN_COPY, OWN_COPY, "argument\xff", NULL);
+    need(!"exec");
+}
+
 int main(int argc, char **argv) {
-    char before[4096], after[4096], bytes[64] = "", name[17] = "";
+    if (argc == 1) become_a_copy();
+    char before[4096], after[4096], exe[4096] = "", bytes[64] = "", name[17] = "";
     need(argc == 2 && is(argv[1], "argument\xff") && is(getenv("RAW\xfe"), "value\xfd"));
     need(mkdir("dir\xff\x80", 0700) == 0 || errno == EEXIST);
     need(chdir("dir\xff\x80") == 0 && getcwd(before, sizeof before));
@@ -22,6 +37,7 @@ int main(int argc, char **argv) {
     ready();
     wait_go();
     check(getcwd(after, sizeof after) && strcmp(after, before) == 0, "%s", after);
+    check(readlink("/proc/self/exe", exe, sizeof exe - 1) > 0 && strstr(exe, "/" OWN_COPY), "%s", exe);
     check(prctl(PR_GET_NAME, name) == 0 && is(name, "na\xe4me\xff"), "%s", name);
     check(is(argv[1], "argument\xff") && is(getenv("RAW\xfe"), "value\xfd"), "arguments or environment");
     check(pread(open_one, bytes, 64, 0) == 4 && memcmp(bytes, "open", 4) == 0, "%s", bytes);

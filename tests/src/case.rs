@@ -315,6 +315,19 @@ impl Case {
         Ok(Detached { pid: i32::try_from(pid)?, output })
     }
 
+    /// The process below a foreground restore that is the program: the last one of the only line of descent.
+    ///
+    /// # Errors
+    /// When it does not come to life.
+    pub fn restored_pid(&self, restore: &Running) -> Result<i32> {
+        let mut found = None;
+        self.wait_until("the restored program runs", || {
+            found = descendant_that_moves(restore.pid());
+            found.is_some()
+        })?;
+        found.context("no restored program")
+    }
+
     /// Waits for a condition.
     ///
     /// # Errors
@@ -392,6 +405,27 @@ fn marked(mark: &str) -> Vec<Pid> {
         })
         .filter_map(Pid::from_raw)
         .collect()
+}
+
+fn descendant_that_moves(pid: i32) -> Option<i32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    let child = children.split_whitespace().next()?.parse().ok()?;
+    descendant_that_moves(child).or_else(|| {
+        // In this order: what is built is first the engine's executable, then traced, then let go.
+        let executable = fs::read_link(format!("/proc/{child}/exe")).ok()?;
+        let is_engine = executable.file_name()? == "ckptctl";
+        (!is_engine && is_let_go(child)?).then_some(child)
+    })
+}
+
+fn is_let_go(pid: i32) -> Option<bool> {
+    for task in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let status = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+        if !status.contains("TracerPid:\t0\n") {
+            return Some(false);
+        }
+    }
+    Some(true)
 }
 
 fn thread_states(pid: i32) -> Result<Vec<char>> {

@@ -1,6 +1,5 @@
 //! The test that most tests are: checkpoint, kill, restore, and compare with an undisturbed run.
 
-use std::fs;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
@@ -22,6 +21,7 @@ pub struct Roundtrip {
     complains: &'static str,
     asleep: bool,
     generations: usize,
+    checkpoints_before: usize,
 }
 
 impl Roundtrip {
@@ -38,6 +38,7 @@ impl Roundtrip {
             complains: "",
             asleep: false,
             generations: 1,
+            checkpoints_before: 0,
         }
     }
 
@@ -97,6 +98,13 @@ impl Roundtrip {
         self
     }
 
+    /// Takes so many checkpoints before the one with `--stop`, after which the program runs on.
+    #[must_use]
+    pub fn checkpoints_before(mut self, checkpoints: usize) -> Self {
+        self.checkpoints_before = checkpoints;
+        self
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -109,6 +117,12 @@ impl Roundtrip {
         let mut printed = String::new();
         for generation in 1..=self.generations {
             let image = case.path(format!("image{generation}"));
+            for _ in 0..self.checkpoints_before {
+                case.checkpoint(pid, &image, &[])?;
+                if self.asleep {
+                    case.wait_asleep(pid)?;
+                }
+            }
             case.checkpoint(pid, &image, &as_strs(&self.checkpoint_flags))?;
             let ending = running.wait()?;
             // The first one is our own child; of a restored one `ckptctl restore` tells the end.
@@ -117,7 +131,7 @@ impl Roundtrip {
             printed += &running.stdout();
             running = self.restore(case, &image)?;
             if generation < self.generations {
-                pid = restored_pid(case, &running)?;
+                pid = case.restored_pid(&running)?;
                 if self.asleep {
                     case.wait_asleep(pid)?;
                 }
@@ -196,37 +210,6 @@ impl Roundtrip {
         case.go()?;
         self.typed.map_or(Ok(()), |typed| running.write(typed))
     }
-}
-
-/// The process below a foreground restore that is the program: the last one of the only line of descent.
-fn restored_pid(case: &Case, restore: &Running) -> Result<i32> {
-    let mut found = None;
-    case.wait_until("the restored program runs", || {
-        found = descendant_that_moves(restore.pid());
-        found.is_some()
-    })?;
-    found.ok_or_else(|| anyhow::anyhow!("no restored program"))
-}
-
-fn descendant_that_moves(pid: i32) -> Option<i32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    let child = children.split_whitespace().next()?.parse().ok()?;
-    descendant_that_moves(child).or_else(|| {
-        // In this order: what is built is first the engine's executable, then traced, then let go.
-        let executable = fs::read_link(format!("/proc/{child}/exe")).ok()?;
-        let is_engine = executable.file_name()? == "ckptctl";
-        (!is_engine && is_let_go(child)?).then_some(child)
-    })
-}
-
-fn is_let_go(pid: i32) -> Option<bool> {
-    for task in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
-        let status = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
-        if !status.contains("TracerPid:\t0\n") {
-            return Some(false);
-        }
-    }
-    Some(true)
 }
 
 fn skip_said<T>(running: &Running) -> Result<T> {

@@ -17,6 +17,9 @@ use crate::{Error, cancel};
 
 /// The size of a page in an image.
 pub const PAGE_SIZE: u32 = 4096;
+/// The page tables of so many bytes are scanned at once, more where they are empty: nothing is copied before the first scan
+/// has ended.
+const LOOK_AHEAD: u64 = 32 << 20;
 const ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
 
 /// Where a checkpoint goes.
@@ -47,7 +50,7 @@ impl<W: Write + Send> Sink<'_, W> {
     ) -> Result<(Self, u64), Error> {
         let Sink { writer, path, codec } = self;
         let finder = PageFinder::open(pid).map_err(Error::system(format!("open the page tables of {pid}")))?;
-        let runs = Mutex::new(Runs { finder, regions, shared, region: 0, at: 0, found: VecDeque::new() });
+        let runs = Mutex::new(Runs { finder, regions, shared, region: 0, at: 0, ahead: LOOK_AHEAD, found: VecDeque::new() });
         let writer = Mutex::new(writer);
         let pages = AtomicU64::new(0);
         let failed = |source| Error::Image { path: path.to_path_buf(), source };
@@ -236,6 +239,7 @@ struct Runs<'a> {
     shared: &'a SharedPages,
     region: usize,
     at: u64,
+    ahead: u64,
     found: VecDeque<(PageRange, Access)>,
 }
 
@@ -292,8 +296,9 @@ impl Runs<'_> {
             // The vDSO: its pages are the kernel's, and needed on another one.
             push(region.start, region.end);
         } else if region.has_pages() {
-            let (pages, end) =
-                self.finder.own_pages(start..region.end).map_err(Error::system("scan the page tables"))?;
+            let ahead = region.end.min(start.saturating_add(self.ahead));
+            let (pages, end) = self.finder.own_pages(start..ahead).map_err(Error::system("scan the page tables"))?;
+            self.ahead = if pages.is_empty() { self.ahead.saturating_mul(2) } else { LOOK_AHEAD };
             for range in &pages {
                 push(range.start, range.end);
             }

@@ -1,6 +1,6 @@
 //! From page runs and state to the bytes of an image.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use serde::Serialize;
 
@@ -105,7 +105,7 @@ pub struct ImageWriter<W> {
     position: u64,
     tally: Tally,
     head: Vec<u8>,
-    has_failed: bool,
+    failure: Option<io::Error>,
 }
 
 impl<W: Write> ImageWriter<W> {
@@ -119,7 +119,7 @@ impl<W: Write> ImageWriter<W> {
         }
         let header = FileHeader::new(architecture, page_size).encode();
         let tally = Tally::new(&header);
-        let mut writer = Self { inner, position: 0, tally, head: Vec::new(), has_failed: false };
+        let mut writer = Self { inner, position: 0, tally, head: Vec::new(), failure: None };
         writer.write(&[&header])?;
         Ok(writer)
     }
@@ -168,7 +168,7 @@ impl<W: Write> ImageWriter<W> {
     /// Appends what an [`Encoder`] made. Of page runs for one address the last one holds.
     ///
     /// # Errors
-    /// [`ImageError::Io`]; the image is then lost, and every later call fails too.
+    /// [`ImageError::Io`]; the image is then lost, and every later call fails for the same reason.
     pub fn append(&mut self, record: &Encoded<'_>) -> Result<(), ImageError> {
         let seal = self.put(record)?;
         self.tally.add(seal);
@@ -221,17 +221,24 @@ impl<W: Write> ImageWriter<W> {
     }
 
     fn write(&mut self, parts: &[&[u8]]) -> Result<(), ImageError> {
-        if self.has_failed {
-            let earlier = std::io::Error::other("an earlier write failed");
-            return Err(ImageError::written(self.position, earlier));
+        if let Some(error) = &self.failure {
+            // Whichever worker is asked, the first failure is what there is to tell.
+            return Err(ImageError::written(self.position, same(error)));
         }
         for part in parts {
             if let Err(error) = self.inner.write_all(part) {
-                self.has_failed = true;
+                self.failure = Some(same(&error));
                 return Err(ImageError::written(self.position, error));
             }
             self.position += part.len() as u64;
         }
         Ok(())
+    }
+}
+
+fn same(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
