@@ -33,7 +33,8 @@ pub fn add(suite: &mut Suite) {
     suite.add("files::thread_waits_in_epoll", Whos::Both, |case| {
         Roundtrip::of("events").args(&["blocked"]).checkpoints_before(1).generations(3).run(case)
     });
-    for (program, mode) in [("pipes", "contents"), ("pipes", "blocked"), ("events", "counters"), ("events", "watched")] {
+    for (program, mode) in [("pipes", "contents"), ("pipes", "blocked"), ("events", "counters"), ("events", "watched")]
+    {
         suite.add(&format!("files::{program}_{mode}_over_three_generations"), Whos::User, move |case| {
             Roundtrip::of(program).args(&[mode]).checkpoints_before(1).generations(3).run(case)
         });

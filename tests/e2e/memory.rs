@@ -40,6 +40,9 @@ const ROUNDTRIPS: &[Plain] = &[
 pub fn add(suite: &mut Suite) {
     add_roundtrips(suite, Whos::Both, ROUNDTRIPS);
     suite.add("memory::huge_pages_of_hugetlbfs", Whos::Both, with_huge_pages);
+    suite.add("memory::mapping_of_an_unlinked_file_below_its_changes", Whos::Root, |case| {
+        Roundtrip::of("nameless").args(&["unlinked-forgotten"]).run(case)
+    });
     for codec in ["lz4", "zstd"] {
         suite.add(&format!("memory::contents_through_{codec}"), Whos::User, move |case| {
             Roundtrip::of("anon_sparse").checkpoint_flags(&["--codec", codec]).run(case)

@@ -24,6 +24,8 @@ pub fn add(suite: &mut Suite) {
     suite.add("runtime::hold_keeps_ctrl_c_waiting", Whos::User, holds);
     suite.add("runtime::recover_option_and_named_file", Whos::User, named_file);
     suite.add("runtime::several_sources_of_two_languages", Whos::User, two_languages);
+    suite.add("runtime::any_thread_may_be_interrupted", Whos::Both, threads);
+    suite.add("runtime::objects_are_made_once", Whos::User, objects);
     suite.add("runtime::cc_in_a_makefile", Whos::User, makefile);
     suite.add("runtime::compiler_errors_pass_through", Whos::User, compiler_error);
 }
@@ -246,6 +248,43 @@ fn two_languages(case: &Case) -> Result<()> {
     case.run(&mut command)?.expect(0)?;
     let said = case.run(&mut case.command("./parts"))?.expect(0)?.stdout;
     ensure!(said == "21\n", "{said:?}");
+    Ok(())
+}
+
+fn threads(case: &Case) -> Result<()> {
+    build(case, "threads")?;
+    for generation in 1..4 {
+        let mut terminal = Terminal::open(case)?;
+        let args = if generation == 1 { &[][..] } else { &["-r"] };
+        let mut running = start(case, &mut terminal, "threads", args)?;
+        running.wait_for_text(&format!("line {}\r\n", generation * 10))?;
+        terminal.press(INTERRUPT)?;
+        running.wait()?;
+    }
+    let mut terminal = Terminal::open(case)?;
+    let mut restored = start(case, &mut terminal, "threads", &["-r"])?;
+    ensure!(restored.wait()? == Ending::Exited(0), "{}", restored.streams());
+    ensure!(restored.stdout().contains("complete"), "{}", restored.streams());
+    Ok(())
+}
+
+/// What C++ makes before `main` is made in the first process alone, and unmade in the last.
+fn objects(case: &Case) -> Result<()> {
+    source(case, "objects.cpp")?;
+    case.run(&mut case.ckptctl(["build", "objects.cpp", "-o", "objects"]))?.expect(0)?;
+    let mut first = Terminal::open(case)?;
+    let mut program = start(case, &mut first, "objects", &["20"])?;
+    program.wait_for_text("line 5\r\n")?;
+    first.press(INTERRUPT)?;
+    program.wait()?;
+    let said = program.stdout();
+    ensure!(said.matches("constructed").count() == 1 && !said.contains("destroyed"), "{said:?}");
+    let mut second = Terminal::open(case)?;
+    let mut restored = start(case, &mut second, "objects", &["-r"])?;
+    ensure!(restored.wait()? == Ending::Exited(0), "{}", restored.streams());
+    let said = restored.stdout();
+    ensure!(!said.contains("constructed") && said.matches("destroyed").count() == 1, "{said:?}");
+    ensure!(said.contains("line 20") && !said.contains("line 5\r"), "{said:?}");
     Ok(())
 }
 

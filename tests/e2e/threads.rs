@@ -55,11 +55,10 @@ pub fn add(suite: &mut Suite) {
         Roundtrip::of("blocked").args(TIMED).asleep().run(case)
     });
     // A checkpoint turns a wait into one that the kernel has restarted, and looks different to the next one.
-    for mode in TIMED {
-        suite.add(&format!("threads::checkpointed_before_in_{mode}"), Whos::User, move |case| {
-            Roundtrip::of("blocked").args(&[mode]).asleep().checkpoints_before(2).run(case)
-        });
-    }
+    suite.add("threads::checkpointed_before_in_everything_at_once", Whos::Both, |case| {
+        let modes = [&["5000"], TIMED].concat();
+        Roundtrip::of("blocked").args(&modes).asleep().checkpoints_before(2).run(case)
+    });
     suite.add("threads::sleep_over_three_generations", Whos::User, |case| {
         Roundtrip::of("blocked").args(&["nanosleep", "poll", "cond-monotonic"]).asleep().generations(3).run(case)
     });

@@ -1,20 +1,22 @@
 // A thread that waits in the kernel, in one way per argument. It must not notice anything: no EINTR, no
-// wait cut short, none much longer. With several arguments each is a thread of its own.
+// wait cut short, none much longer. With several arguments each is a thread of its own. A number in front is the length
+// of timed waits in milliseconds.
 #include <poll.h>
 #include <semaphore.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include "check.h"
 
-enum { WAIT_MS = 1500, SLACK_MS = 4000 };
-static const struct timespec WAIT = {WAIT_MS / 1000, WAIT_MS % 1000 * 1000000};
+enum { SLACK_MS = 4000 };
+static int wait_ms = 1500;
+static struct timespec length;
 static pthread_t sleeper;
 
 static struct timespec later(clockid_t clock) {
     struct timespec t;
     clock_gettime(clock, &t);
-    t.tv_nsec += WAIT.tv_nsec;
-    t.tv_sec += WAIT.tv_sec + t.tv_nsec / 1000000000;
+    t.tv_nsec += length.tv_nsec;
+    t.tv_sec += length.tv_sec + t.tv_nsec / 1000000000;
     t.tv_nsec %= 1000000000;
     return t;
 }
@@ -23,8 +25,8 @@ static void on_signal(int signal) { (void)signal; }
 
 // Waits for nothing until the time is over; gives the call's result, with errno.
 static int timed(const char *how, int *expected) {
-    struct timespec t = WAIT, rem = {9, 9};
-    struct timeval tv = {WAIT.tv_sec, WAIT.tv_nsec / 1000};
+    struct timespec t = length, rem = {9, 9};
+    struct timeval tv = {length.tv_sec, length.tv_nsec / 1000};
     sigset_t none;
     sigemptyset(&none);
     *expected = 0;
@@ -37,15 +39,15 @@ static int timed(const char *how, int *expected) {
         t = later(CLOCK_MONOTONIC);
         return clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
     }
-    if (is(how, "poll")) return poll(NULL, 0, WAIT_MS);
+    if (is(how, "poll")) return poll(NULL, 0, wait_ms);
     if (is(how, "ppoll")) return ppoll(NULL, 0, &t, &none);
     if (is(how, "select")) return select(0, NULL, NULL, NULL, &tv);
     if (is(how, "pselect")) return pselect(0, NULL, NULL, NULL, &t, &none);
     if (is(how, "epoll") || is(how, "epoll_pwait") || is(how, "epoll_pwait2")) {
         struct epoll_event found;
         int epoll = epoll_create1(0);
-        if (is(how, "epoll")) return epoll_wait(epoll, &found, 1, WAIT_MS);
-        if (is(how, "epoll_pwait")) return epoll_pwait(epoll, &found, 1, WAIT_MS, &none);
+        if (is(how, "epoll")) return epoll_wait(epoll, &found, 1, wait_ms);
+        if (is(how, "epoll_pwait")) return epoll_pwait(epoll, &found, 1, wait_ms, &none);
         int r = (int)syscall(SYS_epoll_pwait2, epoll, &found, 1, &t, NULL, 0);
         if (r == -1 && errno == ENOSYS) skip("this kernel has no epoll_pwait2");
         return r;
@@ -134,8 +136,8 @@ static void *one(void *argument) {
     result = timed(*mode, &expected);
     int64_t took = now_ms(clock) - since;
     if (expected >= 0) {
-        check(took >= WAIT_MS, "%s took only %ld ms", *mode, (long)took);
-        check(took < WAIT_MS + SLACK_MS, "%s took %ld ms", *mode, (long)took);
+        check(took >= wait_ms, "%s took only %ld ms", *mode, (long)took);
+        check(took < wait_ms + SLACK_MS, "%s took %ld ms", *mode, (long)took);
     } else {
         result = event(*mode, &expected);
     }
@@ -147,6 +149,12 @@ int main(int argc, char **argv) {
     pthread_t id[32];
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGUSR2, &action, NULL);
+    if (argc > 1 && atoi(argv[1])) {
+        wait_ms = atoi(argv[1]);
+        argv++;
+        argc--;
+    }
+    length = (struct timespec){wait_ms / 1000, wait_ms % 1000 * 1000000};
     need(argc > 1 && argc < 32);
     for (int i = 2; i < argc; i++) need(pthread_create(&id[i], NULL, one, &argv[i]) == 0);
     ready();

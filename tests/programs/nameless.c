@@ -70,7 +70,8 @@ static void sealed(void) {
 }
 
 // A file that was unlinked after it was mapped, private or shared, with its descriptor closed.
-static void unlinked(int flags) {
+// What lies in the file under changed private pages only root can see, so only root may `forget` the changes.
+static void unlinked(int flags, int forget) {
     int fd = open("goes", O_RDWR | O_CREAT | O_TRUNC, 0600);
     char bytes[SIZE];
     fill(bytes, SIZE, 5);
@@ -92,10 +93,11 @@ static void unlinked(int flags) {
         check(right, "page %d", page);
     }
     check(is_filled(half, PAGE, is_private ? 5 + SIZE / 16 : 7), "the other view");
-    if (is_private) {
+    if (forget) {
         madvise(map, SIZE, MADV_DONTNEED);
         check(is_filled(map, SIZE, 5), "MADV_DONTNEED did not bring the file back");
-    } else {
+    }
+    if (!is_private) {
         map[SIZE / 2 + 3] = 'u';
         check(half[3] == 'u', "the other view does not follow");
     }
@@ -105,7 +107,8 @@ int main(int argc, char **argv) {
     need(argc == 2);
     if (is(argv[1], "memfd")) memfd();
     if (is(argv[1], "sealed")) sealed();
-    if (is(argv[1], "unlinked-private")) unlinked(MAP_PRIVATE);
-    if (is(argv[1], "unlinked-shared")) unlinked(MAP_SHARED);
+    if (is(argv[1], "unlinked-private")) unlinked(MAP_PRIVATE, 0);
+    if (is(argv[1], "unlinked-forgotten")) unlinked(MAP_PRIVATE, 1);
+    if (is(argv[1], "unlinked-shared")) unlinked(MAP_SHARED, 0);
     return done();
 }

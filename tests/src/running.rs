@@ -35,6 +35,7 @@ pub struct Running {
     stdout: Capture,
     stderr: Capture,
     deadline: Instant,
+    ended: Option<Ending>,
 }
 
 impl Running {
@@ -46,6 +47,7 @@ impl Running {
             stdout: stdout.unwrap_or_else(Capture::nothing),
             stderr: stderr.unwrap_or_else(Capture::nothing),
             deadline,
+            ended: None,
             child,
         }
     }
@@ -120,6 +122,7 @@ impl Running {
         loop {
             if let Some(status) = self.child.try_wait()? {
                 self.drain();
+                self.ended = Some(status.into());
                 return Ok(status.into());
             }
             if Instant::now() > self.deadline {
@@ -146,10 +149,11 @@ impl Running {
         Ok(self.child.wait()?.into())
     }
 
-    /// Both its streams, for a message about a failure.
+    /// Both its streams, and how it ended, for a message about a failure.
     #[must_use]
     pub fn streams(&self) -> String {
-        format!("stdout {:?}, stderr {:?}", self.stdout(), self.stderr())
+        let ended = self.ended.map_or_else(String::new, |ending| format!("{ending:?}, "));
+        format!("{ended}stdout {:?}, stderr {:?}", self.stdout(), self.stderr())
     }
 
     // Another process may hold the pipe (a program restored in the background): then there is no

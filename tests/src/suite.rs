@@ -94,7 +94,7 @@ impl Suite {
             }
             return ExitCode::SUCCESS;
         }
-        if let Err(error) = shed_descriptors() {
+        if let Err(error) = shed_inheritance() {
             eprintln!("the tests cannot start themselves afresh: {error}");
             return ExitCode::FAILURE;
         }
@@ -152,12 +152,13 @@ impl Suite {
 
 /// Starts this program again without the descriptors that it was not meant to have: the jobserver of
 /// cargo, or a pipe of whatever runs the tests. Every test's program would inherit them, and hold
-/// what cannot be saved.
-fn shed_descriptors() -> std::io::Result<()> {
+/// what cannot be saved. And with signals as they are by default: a shell starts what runs in its background with Ctrl+C
+/// ignored, which is inherited as well.
+fn shed_inheritance() -> std::io::Result<()> {
     const SHED: &str = "CKPT_TESTS_SHED";
     const SCRIPT: &str = r#"for fd in /proc/$$/fd/*; do
             n=${fd##*/}; ((n > 2)) && eval "exec $n>&-"
-        done 2>/dev/null; exec "$0" "$@""#;
+        done 2>/dev/null; exec env --default-signal "$0" "$@""#;
     if std::env::var_os(SHED).is_some() {
         return Ok(());
     }

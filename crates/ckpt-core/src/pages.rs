@@ -50,7 +50,8 @@ impl<W: Write + Send> Sink<'_, W> {
     ) -> Result<(Self, u64), Error> {
         let Sink { writer, path, codec } = self;
         let finder = PageFinder::open(pid).map_err(Error::system(format!("open the page tables of {pid}")))?;
-        let runs = Mutex::new(Runs { finder, regions, shared, region: 0, at: 0, ahead: LOOK_AHEAD, found: VecDeque::new() });
+        let runs =
+            Mutex::new(Runs { finder, regions, shared, region: 0, at: 0, ahead: LOOK_AHEAD, found: VecDeque::new() });
         let writer = Mutex::new(writer);
         let pages = AtomicU64::new(0);
         let failed = |source| Error::Image { path: path.to_path_buf(), source };

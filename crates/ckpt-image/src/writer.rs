@@ -242,3 +242,41 @@ fn same(error: &io::Error) -> io::Error {
         None => io::Error::new(error.kind(), error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test may panic
+
+    use super::*;
+
+    /// Takes the header and nothing more.
+    struct Full {
+        room: usize,
+    }
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.room = self.room.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_call_after_a_failure_tells_its_reason() {
+        let mut writer = ImageWriter::new(Full { room: crate::header::HEADER_LEN }, 62, 4096).unwrap();
+        for _ in 0..2 {
+            let Err(ImageError::Io { source, .. }) = writer.put_state("some", &1) else { panic!("it fits") };
+            assert_eq!(source.kind(), io::ErrorKind::StorageFull);
+        }
+    }
+
+    #[test]
+    fn the_number_of_an_error_is_kept() {
+        let full = io::Error::from_raw_os_error(28);
+        assert_eq!(same(&full).raw_os_error(), Some(28));
+    }
+}
