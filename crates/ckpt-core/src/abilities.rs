@@ -5,9 +5,9 @@ use std::io;
 use ckpt_trace::sys;
 use serde::Serialize;
 
+use crate::page_finder::PageFinder;
 use crate::proc::Status;
 use crate::resource::machine::Machine;
-use crate::resource::memory::PageFinder;
 
 /// What this machine and user can do.
 #[derive(Debug, Clone, Serialize)]

@@ -11,10 +11,11 @@ use ckpt_trace::{TraceError, arch};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Serialize, Serializer};
 
-use crate::capture::{Captured, Carry, capture};
+use crate::capture::{Captured, capture};
 use crate::freeze::Frozen;
 use crate::pages::{PAGE_SIZE, Sink};
 use crate::proc::{self, Stat, Status};
+use crate::resource::file_table::Carry;
 use crate::{Error, cancel};
 
 /// What happens to the program when its image is complete.

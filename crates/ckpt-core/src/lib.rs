@@ -12,6 +12,7 @@ mod capture;
 mod checkpoint;
 mod error;
 mod freeze;
+mod page_finder;
 mod pages;
 pub mod proc;
 pub mod resource;

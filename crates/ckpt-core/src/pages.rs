@@ -10,9 +10,11 @@ use std::thread;
 use ckpt_image::{Codec, Encoder, ImageError, ImageWriter, MAX_RANGES, MAX_RUN, PageRange};
 use ckpt_trace::{Memory, PAGE, Span};
 
-use crate::capture::{Contents, SharedPages};
+use crate::capture::SharedPages;
+use crate::page_finder::PageFinder;
+use crate::resource::file_table::Contents;
 use crate::resource::files;
-use crate::resource::memory::{Backing, PageFinder, Region};
+use crate::resource::memory::{Backing, Region};
 use crate::{Error, cancel};
 
 /// The size of a page in an image.

@@ -10,10 +10,10 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use serde::{Deserialize, Serialize};
 
 use super::events::{Epoll, EventCounter};
+use super::file_table::FileTable;
 use super::pipes::Pipe;
 use super::terminal::TerminalState;
 use crate::Error;
-use crate::capture::FileTable;
 use crate::proc::{self, FdInfo};
 
 /// All descriptors of a process.

@@ -9,6 +9,7 @@ pub mod clocks;
 pub mod credentials;
 pub mod descriptors;
 pub mod events;
+pub mod file_table;
 pub mod files;
 pub mod machine;
 pub mod memory;

@@ -125,7 +125,8 @@ fn running_timers_run_on() {
 /// A refusal leaves nothing of ours in the program.
 #[test]
 fn more_timers_than_can_be_saved_are_refused() {
-    use crate::capture::{Carry, capture};
+    use crate::capture::capture;
+    use crate::resource::file_table::Carry;
     let tracee = Tracee::new();
     let maps = || std::fs::read_to_string(format!("/proc/{}/maps", tracee.pid)).unwrap();
     let before = maps();

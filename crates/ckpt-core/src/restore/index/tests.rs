@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::Class;
-use crate::capture::{Carry, capture};
+use crate::capture::capture;
 use crate::freeze::Frozen;
 use crate::pages::PAGE_SIZE;
+use crate::resource::file_table::Carry;
 use crate::resource::tracee::Tracee;
 
 /// Layout and state of a real process.
