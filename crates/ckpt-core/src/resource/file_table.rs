@@ -43,6 +43,7 @@ pub struct FileTable {
 
 impl FileTable {
     /// An empty table for a process.
+    #[must_use]
     pub fn new(pid: i32, carry: Carry) -> Self {
         let ours = std::process::id().try_into().ok().and_then(|us| proc::tree::namespace(us, "mnt").ok());
         let shares_paths = ours.is_some() && ours == proc::tree::namespace(pid, "mnt").ok();
@@ -218,6 +219,7 @@ impl FileTable {
     }
 
     /// The table, and where carried contents are to be had.
+    #[must_use]
     pub fn finish(self) -> (Vec<FileState>, BTreeMap<u64, Contents>) {
         (self.files, self.contents)
     }
