@@ -79,6 +79,7 @@ fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S
 /// See [`Error`]; the kinds are told apart by [`Error::class`].
 pub fn checkpoint(pid: i32, file: &Path, options: &CheckpointOptions) -> Result<CheckpointReport, Error> {
     let began = Instant::now();
+    crate::raise_descriptor_limit();
     look(pid, options)?;
     let unfinished = Unfinished::create(file)?;
     let image = |source| Error::Image { path: file.to_path_buf(), source };
@@ -98,7 +99,7 @@ pub fn checkpoint(pid: i32, file: &Path, options: &CheckpointOptions) -> Result<
     let threads = frozen.threads.len();
     let finish = |sink: Sink<'_, &File>| {
         let bytes = sink.writer.finish().map_err(image)?.bytes;
-        unfinished.publish(file)?;
+        unfinished.publish()?;
         Ok::<_, Error>(bytes)
     };
     let (bytes, pause) = match options.after {
@@ -163,7 +164,12 @@ fn look(pid: i32, options: &CheckpointOptions) -> Result<(), Error> {
     if status.tracer_pid != 0 {
         let tracer = Status::of(status.tracer_pid).map(|tracer| String::from_utf8_lossy(&tracer.name).into_owned());
         let by = format!("is being traced by process {} ({})", status.tracer_pid, tracer.unwrap_or_default());
-        return refuse(&by, "detach the debugger first");
+        let advice = if by.contains("(ckptctl") {
+            "another checkpoint of it is under way; try again when that is done"
+        } else {
+            "detach the debugger first"
+        };
+        return refuse(&by, advice);
     }
     let ours = Status::of(rustix::process::getpid().as_raw_nonzero().get())?;
     if status.seccomp != 0 && (status.seccomp, status.seccomp_filters) != (ours.seccomp, ours.seccomp_filters) {
@@ -251,14 +257,21 @@ fn end(frozen: Frozen, how: After, syscall_at: u64) -> Result<(), Error> {
 struct Unfinished {
     file: File,
     path: PathBuf,
+    target: PathBuf,
     is_published: std::cell::Cell<bool>,
 }
 
 impl Unfinished {
     fn create(target: &Path) -> Result<Self, Error> {
+        // A symbolic link is followed, as by any program that writes a file; what is no file is not replaced by one.
+        let target = &fs::canonicalize(target).unwrap_or_else(|_| target.to_path_buf());
+        if fs::metadata(target).is_ok_and(|stat| !stat.is_file() && !stat.is_dir()) {
+            let source = std::io::Error::other("it is not a regular file");
+            return Err(Error::File { what: "write", path: target.clone(), source });
+        }
         let name = target.file_name().ok_or_else(|| Error::File {
             what: "write",
-            path: target.to_path_buf(),
+            path: target.clone(),
             source: std::io::ErrorKind::IsADirectory.into(),
         })?;
         if target.is_dir() {
@@ -268,18 +281,18 @@ impl Unfinished {
         hidden.push(name);
         hidden.push(format!(".{}.unfinished", std::process::id()));
         let path = target.with_file_name(hidden);
-        // One of the same name can only be left over from a killed process that had our number.
-        let _ = fs::remove_file(&path);
+        remove_left_over(&path);
         let file = File::options()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&path)
             .map_err(Error::file("write", target))?;
-        Ok(Self { file, path, is_published: false.into() })
+        Ok(Self { file, path, target: target.clone(), is_published: false.into() })
     }
 
-    fn publish(&self, target: &Path) -> Result<(), Error> {
+    fn publish(&self) -> Result<(), Error> {
+        let target = &self.target;
         self.file.sync_all().map_err(Error::file("write", target))?;
         fs::rename(&self.path, target).map_err(Error::file("write", target))?;
         self.is_published.set(true);
@@ -289,6 +302,27 @@ impl Unfinished {
             let _ = directory.sync_all();
         }
         Ok(())
+    }
+}
+
+/// Removes what a killed checkpoint to the same file left: its name ends with the number of a process that is gone, or
+/// that is ours now.
+fn remove_left_over(path: &Path) {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return;
+    };
+    let own = format!(".{}.unfinished", std::process::id());
+    let Some(prefix) = name.strip_suffix(&own) else { return };
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let number =
+            found.to_str().and_then(|found| found.strip_prefix(prefix)?.strip_prefix('.')?.strip_suffix(".unfinished"));
+        let Some(pid) = number.and_then(|number| number.parse::<i32>().ok()) else { continue };
+        if std::process::id().try_into() == Ok(pid) || Status::of(pid).is_err_and(|error| error.is_gone()) {
+            // Another checkpoint may be doing the same.
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 

@@ -26,3 +26,15 @@ pub use ckpt_image::Codec;
 pub use error::{Class, Error};
 pub use resource::files::FilesPolicy;
 pub use restore::{Ending, NestKind, NestPolicy, RestoreOptions, RestoreReport, Restored, restore};
+
+/// Lets this process open as many files as it may at all: one that has many open itself takes as many here.
+fn raise_descriptor_limit() {
+    const RLIMIT_NOFILE: u32 = 7;
+    let us = rustix::process::getpid().as_raw_nonzero().get();
+    if let Ok((soft, hard)) = ckpt_trace::sys::rlimit(us, RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Where that is not allowed, the limit tells by itself when it is reached.
+        let _ = ckpt_trace::sys::set_rlimit(us, RLIMIT_NOFILE, hard, hard);
+    }
+}

@@ -74,7 +74,9 @@ impl<W: Write + Send> Sink<'_, W> {
             Ok(())
         };
         thread::scope(|scope| {
-            let helpers: Vec<_> = (1..workers(codec)).map(|_| scope.spawn(work)).collect();
+            let helpers: Vec<_> = (1..workers(codec))
+                .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok())
+                .collect();
             let own = work();
             helpers.into_iter().fold(own, |result, helper| {
                 let theirs = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -29,7 +29,9 @@ struct Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { message: error.to_string(), status: error.class() as i32 }
+        // The engine names the option of ckptctl; here a variable of the environment says the same.
+        let message = error.to_string().replace("--files=", &format!("{FILES}="));
+        Self { message, status: error.class() as i32 }
     }
 }
 

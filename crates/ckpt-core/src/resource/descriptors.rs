@@ -201,6 +201,9 @@ fn opened(pid: i32, found: &Found, all: &[Found], files: &mut FileTable) -> Resu
     }
     let advice = "let the program close it before the checkpoint";
     match stat.st_mode & libc::S_IFMT {
+        libc::S_IFREG | libc::S_IFDIR if is_of_proc(copy) => {
+            refuse("a file of /proc, which belongs to a process that will be gone", advice)
+        }
         libc::S_IFREG | libc::S_IFDIR => Ok(Opened::File(files.descriptor(pid, *fd, path, copy)?)),
         libc::S_IFCHR => {
             let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
@@ -237,6 +240,12 @@ fn opened(pid: i32, found: &Found, all: &[Found], files: &mut FileTable) -> Resu
             known.map_or_else(|| refuse(&format!("{kind}, which cannot be saved"), advice), Ok)
         }
     }
+}
+
+/// Whether a file is one of `/proc` (`PROC_SUPER_MAGIC`).
+fn is_of_proc(fd: &OwnedFd) -> bool {
+    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+    rustix::fs::fstatfs(fd).is_ok_and(|stat| u64::try_from(stat.f_type) == Ok(PROC_SUPER_MAGIC))
 }
 
 /// Whether a descriptor of a pipe is for reading.

@@ -64,6 +64,8 @@ pub enum Change {
     Grown,
     /// Other contents.
     Changed,
+    /// Something of another kind: a symbolic link, a FIFO, a directory.
+    OtherKind,
     /// Nothing there.
     Missing,
 }
@@ -115,13 +117,14 @@ impl FileState {
     /// # Errors
     /// When there is a file that cannot be read.
     pub fn compare(&self, path: &Path) -> io::Result<Change> {
-        let stat = match fs::metadata(path) {
+        // The path was without symbolic links at the checkpoint: one at its end is something else now.
+        let stat = match fs::symlink_metadata(path) {
             Ok(stat) => stat,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Change::Missing),
             Err(error) => return Err(error),
         };
         if stat.mode() & libc::S_IFMT != self.mode & libc::S_IFMT {
-            return Ok(Change::Changed);
+            return Ok(Change::OtherKind);
         }
         let modified = stat.mtime() * 1_000_000_000 + stat.mtime_nsec();
         let is_same_inode = (stat.dev(), stat.ino()) == self.inode && modified == self.modified;

@@ -62,6 +62,7 @@ pub struct Asked {
     thp_disable: usize,
     mdwe: usize,
     xcomp: (usize, u64),
+    rlimits: u64,
 }
 
 /// Asks what only the process itself can tell.
@@ -73,6 +74,11 @@ pub fn ask(batch: &mut Batch) -> Asked {
     let death_signal = batch.space(8);
     prctl(batch, libc::PR_GET_CHILD_SUBREAPER, subreaper);
     prctl(batch, libc::PR_GET_PDEATHSIG, death_signal);
+    let rlimits = batch.space(16 * RLIMIT_NAMES.len());
+    for resource in 0..RLIMIT_NAMES.len() as u64 {
+        // Asked from outside, another user's limits take CAP_SYS_RESOURCE.
+        batch.call("prlimit64", libc::SYS_prlimit64, &[0, resource, 0, rlimits + resource * 16]);
+    }
     let permitted = batch.space(8);
     let xcomp = batch.call("arch_prctl", libc::SYS_arch_prctl, &[ARCH_GET_XCOMP_PERM, permitted]);
     Asked {
@@ -82,6 +88,7 @@ pub fn ask(batch: &mut Batch) -> Asked {
         thp_disable: prctl(batch, libc::PR_GET_THP_DISABLE, 0),
         mdwe: batch.call("prctl", libc::SYS_prctl, &[PR_GET_MDWE, 0, 0, 0, 0]),
         xcomp: (xcomp, permitted),
+        rlimits,
     }
 }
 
@@ -99,12 +106,15 @@ impl ProcessAttributes {
                 "let it change to a directory that exists",
             ));
         }
-        let rlimits = (0..sys::RLIMITS).map(|resource| sys::rlimit(pid, resource)).collect::<Result<_, _>>();
+        let rlimit = |index: u64| {
+            let at = asked.rlimits + index * 16;
+            (answers.word(at), answers.word(at + 8))
+        };
         let own = status.ns_pid.last();
         Ok(Self {
             cwd,
             umask: status.umask.unwrap_or(0o022),
-            rlimits: rlimits.map_err(Error::system("read the resource limits"))?,
+            rlimits: (0..RLIMIT_NAMES.len() as u64).map(rlimit).collect(),
             personality: proc::tree::personality(pid)?,
             dumpable: answers.result(asked.dumpable)?,
             no_new_privs: status.no_new_privs,
@@ -134,8 +144,8 @@ impl ProcessAttributes {
     }
 
     /// What it sets when its memory and credentials are in place: things that forbid, and things that a change of
-    /// credentials would reset.
-    pub fn rebuild_late(&self, batch: &mut Batch) {
+    /// credentials would reset. The signal for the parent's end is left out when the parent will not stay.
+    pub fn rebuild_late(&self, parent_stays: bool, batch: &mut Batch) {
         let mut prctl = |name: &'static str, option: u64, argument: u64| {
             batch.call(name, libc::SYS_prctl, &[option, argument, 0, 0, 0]);
         };
@@ -162,7 +172,7 @@ impl ProcessAttributes {
             prctl("prctl(PR_SET_NO_NEW_PRIVS)", number(libc::PR_SET_NO_NEW_PRIVS), 1);
         }
         prctl("prctl(PR_SET_DUMPABLE)", number(libc::PR_SET_DUMPABLE), self.dumpable.min(1));
-        if self.parent_death_signal != 0 {
+        if self.parent_death_signal != 0 && parent_stays {
             prctl("prctl(PR_SET_PDEATHSIG)", number(libc::PR_SET_PDEATHSIG), self.parent_death_signal.into());
         }
     }
@@ -185,25 +195,46 @@ impl ProcessAttributes {
                 notes.push(format!("coredump_filter {value} could not be set ({error})"));
             }
         }
-        for (resource, &(soft, hard)) in (0..).zip(&self.rlimits) {
-            let now = sys::rlimit(pid, resource);
-            if now.as_ref().is_ok_and(|now| *now == (soft, hard)) {
+        for (resource, (name, &(soft, hard))) in (0..).zip(RLIMIT_NAMES.iter().zip(&self.rlimits)) {
+            if sys::rlimit(pid, resource).is_ok_and(|now| now == (soft, hard)) {
                 continue;
             }
-            let mut result = sys::set_rlimit(pid, resource, soft, hard);
-            if let (Err(_), Ok((_, highest))) = (&result, now) {
-                // A higher hard limit takes privilege; the soft one may still fit below ours.
-                result = sys::set_rlimit(pid, resource, soft.min(highest), hard.min(highest));
-                if result.is_ok() && soft <= highest {
-                    notes.push(format!("hard limit of resource {resource} stays at {highest} instead of {hard}"));
-                    continue;
-                }
-            }
-            if let Err(error) = result {
-                notes.push(format!("limit of resource {resource} could not be set ({error})"));
-            } else if soft > hard.min(soft) {
-                notes.push(format!("limit of resource {resource} is lower than it was"));
+            if sys::set_rlimit(pid, resource, soft, hard).is_err() {
+                // A higher hard limit takes privilege; what fits below ours is set.
+                let highest = sys::rlimit(pid, resource).map_or(0, |(_, highest)| highest);
+                let (soft, hard) = (soft.min(highest), hard.min(highest));
+                let is_set = sys::set_rlimit(pid, resource, soft, hard).is_ok();
+                let told = if is_set { format!("is {} now", limit(soft)) } else { "could not be set".to_owned() };
+                notes.push(format!(
+                    "the limit {name} {told}: a hard limit of {} takes privilege",
+                    limit(self.rlimits[resource as usize].1)
+                ));
             }
         }
     }
+}
+
+/// `RLIMIT_*` in the kernel's order (`include/uapi/asm-generic/resource.h`).
+const RLIMIT_NAMES: [&str; 16] = [
+    "cpu",
+    "fsize",
+    "data",
+    "stack",
+    "core",
+    "rss",
+    "nproc",
+    "nofile",
+    "memlock",
+    "as",
+    "locks",
+    "sigpending",
+    "msgqueue",
+    "nice",
+    "rtprio",
+    "rttime",
+];
+
+/// A limit in words.
+fn limit(value: u64) -> String {
+    if value == u64::MAX { "unlimited".to_owned() } else { value.to_string() }
 }

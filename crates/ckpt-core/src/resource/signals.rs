@@ -72,15 +72,14 @@ impl SignalState {
         Ok(Self { actions: actions.collect(), pending: pending.iter().map(hex::encode).collect(), stopped_by })
     }
 
-    /// Sets the actions.
+    /// Sets all actions, the default ones too: the new process has those of whoever made it.
     pub fn rebuild(&self, batch: &mut Batch) {
-        for action in &self.actions {
-            let words = [action.handler, action.flags, action.restorer, action.mask];
+        for signal in (1..=SIGNALS).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+            let action = self.actions.iter().find(|action| action.signal == signal);
+            let words = action.map_or([0; 4], |action| [action.handler, action.flags, action.restorer, action.mask]);
             let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
             let new = batch.data(&bytes);
-            let signal = action.signal.unsigned_abs().into();
-            // SIGKILL and SIGSTOP cannot have another action, so none of theirs is ever listed.
-            batch.call("rt_sigaction", libc::SYS_rt_sigaction, &[signal, new, 0, MASK_BYTES]);
+            batch.call("rt_sigaction", libc::SYS_rt_sigaction, &[signal.unsigned_abs().into(), new, 0, MASK_BYTES]);
         }
     }
 }

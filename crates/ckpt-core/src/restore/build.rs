@@ -8,7 +8,7 @@ use ckpt_trace::{Batch, PAGE, Registers, Stopped, begin_wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::fill;
-use super::foreground::Terminal;
+use super::foreground::Place;
 use super::index::ImageIndex;
 use super::nest::{Nest, Plan};
 use super::reopen::OpenFiles;
@@ -19,7 +19,7 @@ use crate::resource::memory::{self, Backing, MemoryState, Region};
 use crate::resource::signals;
 use crate::resource::threads::ThreadState;
 
-/// Builds the program and lets it go. Gives the terminal to look after, for a program in the foreground.
+/// Builds the program and lets it go. Gives its place among processes and terminals.
 ///
 /// # Errors
 /// The first thing that could not be built. The shell is killed then.
@@ -30,7 +30,7 @@ pub fn build(
     plan: &Plan,
     detach: bool,
     notes: &mut Vec<String>,
-) -> Result<Option<Terminal>, Error> {
+) -> Result<Place, Error> {
     let state = &index.state;
     let memory = &index.layout.processes[0].memory;
     let pending = pending_signals(index);
@@ -52,17 +52,21 @@ pub fn build(
         patch_ids(&shell, state.threads.as_slice(), &ids)?;
     }
     build_timers(&mut shell, index, &ids)?;
-    build_identity(&mut shell, index, plan)?;
-
-    let terminal = Terminal::prepare(index, nest.shell, detach, &mut shell)?;
+    // While the shell is ours: another user's limits take privilege to set.
     state.process.rebuild_outside(nest.shell, notes);
+    let parent_stays = nest.init.is_some() || !detach;
+    if !parent_stays && state.process.parent_death_signal != 0 {
+        notes.push("the signal that the program asked for at its parent's end is not set: it has no parent".to_owned());
+    }
+    build_identity(&mut shell, index, plan, parent_stays)?;
+    let place = Place::prepare(index, nest, detach, &mut shell)?;
     for (thread, tid) in state.threads.iter().zip(std::iter::once(nest.shell).chain(others.iter().map(Stopped::tid))) {
         thread.rebuild_scheduling(tid, notes).map_err(Error::system("set how threads are scheduled"))?;
     }
     requeue_signals(&mut shell, index, &mut others, &ids)?;
     let waits = begin_waits(&mut shell, &state.threads, others)?;
     finish(shell, index, waits)?;
-    Ok(terminal)
+    Ok(place)
 }
 
 /// The signals that are pending anywhere in the image, as a mask.
@@ -230,7 +234,7 @@ fn build_timers(shell: &mut Shell, index: &ImageIndex, ids: &BTreeMap<i32, i32>)
 }
 
 /// Who the program is, and what it may: from here on the shell has no more rights than the program had.
-fn build_identity(shell: &mut Shell, index: &ImageIndex, plan: &Plan) -> Result<(), Error> {
+fn build_identity(shell: &mut Shell, index: &ImageIndex, plan: &Plan, parent_stays: bool) -> Result<(), Error> {
     let state = &index.state;
     let credentials = &state.credentials;
     let is_root = rustix::process::geteuid().is_root();
@@ -243,7 +247,7 @@ fn build_identity(shell: &mut Shell, index: &ImageIndex, plan: &Plan) -> Result<
     let held = held & shell.capabilities()?;
     shell.run(|batch| {
         credentials.rebuild_capabilities(batch, held);
-        state.process.rebuild_late(batch);
+        state.process.rebuild_late(parent_stays, batch);
     })
 }
 

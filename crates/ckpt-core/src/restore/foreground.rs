@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use ckpt_trace::Tid;
 use ckpt_trace::sys::SignalWaiter;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions, getpgrp, getpid, kill_process, kill_process_group, waitpid};
@@ -33,36 +32,50 @@ pub struct Terminal {
     ours: Option<TerminalState>,
 }
 
-impl Terminal {
+/// A program's place among process groups and terminals.
+#[derive(Debug)]
+pub struct Place {
+    /// The terminal, for a program in its foreground.
+    terminal: Option<Terminal>,
+    /// Whether it has a process group of its own: then the keys of a terminal reach us and not it.
+    has_own_group: bool,
+}
+
+impl Place {
     /// Gives the program a group of its own (with `detach` a session, if it had one) and, when we are in the foreground of
-    /// a terminal, puts it there with the settings that it had made.
+    /// a terminal, puts it there with the settings that it had made. In a nest there is no other group that it could be in.
     ///
     /// # Errors
     /// When the process cannot make its group.
-    pub fn prepare(index: &ImageIndex, pid: Tid, detach: bool, shell: &mut Shell) -> Result<Option<Self>, Error> {
+    pub fn prepare(index: &ImageIndex, nest: &Nest, detach: bool, shell: &mut Shell) -> Result<Self, Error> {
         let process = &index.state.process;
         let tty = if detach { None } else { foreground_terminal() };
         if detach && process.leads_session {
             shell.run(|batch| {
                 batch.call("setsid", libc::SYS_setsid, &[]);
             })?;
-            return Ok(None);
+            return Ok(Self { terminal: None, has_own_group: true });
         }
-        if tty.is_some() || process.leads_group {
+        let has_own_group = tty.is_some() || process.leads_group || nest.init.is_some();
+        if has_own_group {
             shell.run(|batch| {
                 batch.call("setpgid", libc::SYS_setpgid, &[0, 0]);
             })?;
         }
-        let (Some(tty), Some(group)) = (tty, Pid::from_raw(pid)) else { return Ok(None) };
-        let terminal = Self { ours: TerminalState::capture(&tty), tty, group };
+        let (Some(tty), Some(group)) = (tty, Pid::from_raw(nest.shell)) else {
+            return Ok(Self { terminal: None, has_own_group });
+        };
+        let terminal = Terminal { ours: TerminalState::capture(&tty), tty, group };
         let saved = index.state.descriptors.descriptions.iter().find_map(|description| match &description.opened {
             Opened::Terminal { state, .. } => Some(state),
             _ => None,
         });
         terminal.give(saved);
-        Ok(Some(terminal))
+        Ok(Self { terminal: Some(terminal), has_own_group })
     }
+}
 
+impl Terminal {
     /// Puts the program into the foreground, with these settings.
     fn give(&self, settings: Option<&TerminalState>) {
         if let Some(settings) = settings {
@@ -106,7 +119,9 @@ const PASSED_ON: [i32; 7] =
 ///
 /// # Errors
 /// [`Error::System`].
-pub fn wait(nest: Nest, terminal: Option<&Terminal>) -> Result<Ending, Error> {
+pub fn wait(nest: Nest, place: &Place) -> Result<Ending, Error> {
+    let terminal = place.terminal.as_ref();
+    let is_only_ours = place.has_own_group && terminal.is_none();
     let program = Pid::from_raw(nest.shell).ok_or(Error::NoProcess { pid: nest.shell })?;
     let mut all = PASSED_ON.to_vec();
     all.push(libc::SIGCHLD);
@@ -114,9 +129,9 @@ pub fn wait(nest: Nest, terminal: Option<&Terminal>) -> Result<Ending, Error> {
     let mut reports = nest.reports;
     loop {
         while let Some(caught) = signals.next().map_err(Error::system("read signals"))? {
-            // What a key of the terminal sends goes to the foreground, where the program is, by itself.
+            // What a key of the terminal sends goes to the foreground by itself, where the program is if it can be.
             if PASSED_ON.contains(&caught.signal)
-                && (caught.from_process || caught.signal == libc::SIGHUP)
+                && (caught.from_process || caught.signal == libc::SIGHUP || is_only_ours)
                 && let Some(signal) = Signal::from_named_raw(caught.signal)
             {
                 // The program may have ended this moment; then we are about to learn that.

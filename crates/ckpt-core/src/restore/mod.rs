@@ -72,7 +72,7 @@ pub struct RestoreReport {
 pub struct Restored {
     report: RestoreReport,
     nest: Nest,
-    terminal: Option<foreground::Terminal>,
+    place: foreground::Place,
 }
 
 /// Brings a program back from an image file. It runs when this returns.
@@ -80,14 +80,15 @@ pub struct Restored {
 /// # Errors
 /// See [`Error`]; nothing of the program is left then.
 pub fn restore(image: &Path, options: &RestoreOptions) -> Result<Restored, Error> {
+    crate::raise_descriptor_limit();
     let index = ImageIndex::open(image)?;
     let mut notes = Vec::new();
     check_machine(&index, options.ignore_cpu)?;
     let files = reopen::open_all(&index, options.files, &mut notes)?;
     let (nest, plan) = make_nest(&index, options.nest, &mut notes)?;
     let built = build::build(&index, &files, &nest, &plan, options.detach, &mut notes);
-    let terminal = match built {
-        Ok(terminal) => terminal,
+    let place = match built {
+        Ok(place) => place,
         Err(error) => {
             nest.destroy();
             return Err(error.while_restoring());
@@ -103,7 +104,7 @@ pub fn restore(image: &Path, options: &RestoreOptions) -> Result<Restored, Error
         threads: index.state.threads.len(),
         notes,
     };
-    Ok(Restored { report, nest, terminal })
+    Ok(Restored { report, nest, place })
 }
 
 impl Restored {
@@ -124,7 +125,7 @@ impl Restored {
     /// # Errors
     /// [`Error::System`].
     pub fn wait(self) -> Result<Ending, Error> {
-        foreground::wait(self.nest, self.terminal.as_ref())
+        foreground::wait(self.nest, &self.place)
     }
 
     /// Leaves the program to itself.
@@ -193,9 +194,10 @@ fn make_nest(index: &ImageIndex, policy: NestPolicy, notes: &mut Vec<String>) ->
             Ok(mut nest) => {
                 notes.append(&mut nest.notes);
                 if !plan.keeps_ids {
+                    let exe = if is_root { "" } else { "; /proc/self/exe shows the restoring program" };
                     let why = failures.first().map(|why| format!(" ({why})")).unwrap_or_default();
                     notes.push(format!(
-                        "the program has new process and thread ids and the machine's clocks{why}: what it remembered of them no longer holds"
+                        "the program has new process and thread ids and the machine's clocks{why}: what it remembered of them no longer holds{exe}"
                     ));
                 }
                 return Ok((nest, plan));

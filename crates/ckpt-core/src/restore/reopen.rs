@@ -53,9 +53,9 @@ pub fn open_all(index: &ImageIndex, policy: FilesPolicy, notes: &mut Vec<String>
     let base = descriptors.highest().max(2) + 1;
     let mut held: Vec<OwnedFd> = Vec::new();
     let mut hold = |file: OwnedFd| -> Result<i32, Error> {
-        let high = fcntl_dupfd_cloexec(&file, base).map_err(|error| Error::System {
-            what: "open as many files as the program had (raise the limit with ulimit -n)".to_owned(),
-            source: error.into(),
+        let high = fcntl_dupfd_cloexec(&file, base).map_err(|error| {
+            let what = format!("the program had descriptors up to {} and more cannot be opened: {error}", base - 1);
+            Error::restore(what, "raise the limit of open files (ulimit -n)")
         })?;
         let number = high.as_raw_fd();
         held.push(high);
@@ -152,6 +152,10 @@ impl Finder<'_> {
             Change::Same => return Ok(None),
             Change::Grown => format!("{name} has grown since the checkpoint"),
             Change::Changed => format!("{name} has changed since the checkpoint"),
+            Change::OtherKind => {
+                let told = format!("{name} is not a file of the same kind any more");
+                return Err(Error::restore(told, "put the file itself back in its place"));
+            }
             Change::Missing => format!("{name} is not there any more"),
         };
         match (self.policy, change) {
@@ -176,9 +180,13 @@ impl Finder<'_> {
                 Ok(None)
             }
             (FilesPolicy::Keep, _) if file.is_carried => {
-                self.notes.push(format!("{told}; the image's own copy is used"));
+                self.notes.push(format!("{told}; the image's own copy is used, and what is written to it has no name"));
                 Ok(None)
             }
+            (FilesPolicy::Fail, Change::Missing) => Err(Error::restore(
+                told,
+                "put it back, or take the image's own copy with --files=rollback if it was made with --carry-files",
+            )),
             (FilesPolicy::Keep, _) => {
                 Err(Error::restore(told, "put it back, or take an image that carries it (--carry-files)"))
             }

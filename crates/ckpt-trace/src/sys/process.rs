@@ -134,9 +134,6 @@ pub fn set_affinity(tid: Tid, mask: &[u8]) -> io::Result<()> {
     checked(unsafe { libc::syscall(libc::SYS_sched_setaffinity, tid, mask.len(), mask.as_ptr()) }).map(drop)
 }
 
-/// How many resource limits there are (`RLIM_NLIMITS`).
-pub const RLIMITS: u32 = 16;
-
 /// A resource limit of a process: soft and hard.
 ///
 /// # Errors
