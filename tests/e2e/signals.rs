@@ -10,6 +10,8 @@ use crate::{Plain, add_roundtrips};
 
 const ROUNDTRIPS: &[Plain] = &[
     ("signals::dispositions_of_all_64", "dispositions", &[]),
+    ("signals::defaults_stay_defaults", "defaults", &[]),
+    ("signals::interval_timer_with_its_signal_pending", "alarm_pending", &[]),
     ("signals::pending_with_values_in_order", "pending", &[]),
     ("signals::in_the_middle_of_nested_handlers", "handler", &[]),
 ];

@@ -176,8 +176,11 @@ fn thread_state(
 ) -> Result<ThreadState, Error> {
     let thread = &frozen.threads[index];
     let sleeper = frozen.sleepers.get(&thread.tid());
-    let wait = waits::wait_of(&thread.registers()?, &frozen.memory, sleeper);
-    ThreadState::capture(frozen.pid, thread, asked, answers, wait)
+    let registers = thread.registers()?;
+    let wait = waits::wait_of(&registers, &frozen.memory, sleeper);
+    let mut state = ThreadState::capture(frozen.pid, thread, asked, answers, wait)?;
+    state.registers = waits::as_begun(registers, sleeper).to_words().to_vec();
+    Ok(state)
 }
 
 /// Which pages of shared memory exist, whoever made them: the page tables of one mapping do not tell. Where some are in

@@ -101,11 +101,7 @@ pub fn wait_of(registers: &Registers, memory: &Memory, sleeper: Option<&Sleeper>
     if registers.interrupted() != Some(Interrupted::RestartBlock) {
         return None;
     }
-    let (number, args) = registers.syscall()?;
-    let call = match sleeper {
-        Some(sleeper) if number == libc::SYS_restart_syscall && sleeper.args == args => sleeper.call,
-        _ => number,
-    };
+    let (call, args) = begun_call(registers, sleeper)?;
     let told = match call {
         libc::SYS_nanosleep if args[1] != 0 => timespec(memory, args[1]),
         libc::SYS_clock_nanosleep if args[3] != 0 => timespec(memory, args[3]),
@@ -125,6 +121,27 @@ pub fn wait_of(registers: &Registers, memory: &Memory, sleeper: Option<&Sleeper>
     });
     let remaining = told.or_else(|| limit().map(|limit| limit.saturating_sub(asleep)));
     remaining.map(|remaining| Wait { call, args, remaining })
+}
+
+/// The call that a thread is in, with its arguments: behind `restart_syscall` the one that it goes on with.
+fn begun_call(registers: &Registers, sleeper: Option<&Sleeper>) -> Option<(i64, [u64; 6])> {
+    let (number, args) = registers.syscall()?;
+    let call = match sleeper {
+        Some(sleeper) if number == libc::SYS_restart_syscall && sleeper.args == args => sleeper.call,
+        _ => number,
+    };
+    Some((call, args))
+}
+
+/// The registers with which an interrupted call can be made again elsewhere, where nobody knows what `restart_syscall`
+/// would go on with.
+pub fn as_begun(mut registers: Registers, sleeper: Option<&Sleeper>) -> Registers {
+    if registers.interrupted() == Some(Interrupted::RestartBlock)
+        && let Some((call, _)) = begun_call(&registers, sleeper)
+    {
+        registers.set_syscall(call);
+    }
+    registers
 }
 
 /// Calls that return EINTR for any stop of the thread, even one without a signal (signal(7), "Interruption of system

@@ -283,8 +283,15 @@ impl Stopped {
     /// [`TraceError::Gone`] when it has ended.
     pub fn extended_state(&self) -> Result<Vec<u8>, TraceError> {
         let mut buffer = vec![0; arch::EXTENDED_STATE_MAX];
-        let got = self.get_regset(arch::NT_EXTENDED, &mut buffer)?;
-        buffer.truncate(got);
+        match self.get_regset(arch::NT_EXTENDED, &mut buffer) {
+            Ok(got) => buffer.truncate(got),
+            Err(error) if lacks_regset(&error) => {
+                let got = self.get_regset(arch::NT_BASIC, &mut buffer)?;
+                buffer.truncate(got);
+                arch::extend_basic_state(&mut buffer);
+            }
+            Err(error) => return Err(error),
+        }
         Ok(buffer)
     }
 
@@ -293,7 +300,13 @@ impl Stopped {
     /// # Errors
     /// EINVAL or EFAULT when its layout is not this machine's.
     pub fn set_extended_state(&self, state: &[u8]) -> Result<(), TraceError> {
-        self.set_regset(arch::NT_EXTENDED, &mut state.to_vec())
+        match self.set_regset(arch::NT_EXTENDED, &mut state.to_vec()) {
+            Err(error) if lacks_regset(&error) => {
+                let basic = state.get(..arch::BASIC_STATE).unwrap_or(state);
+                self.set_regset(arch::NT_BASIC, &mut basic.to_vec())
+            }
+            result => result,
+        }
     }
 
     fn get_regset(&self, set: u32, buffer: &mut [u8]) -> Result<usize, TraceError> {
@@ -434,6 +447,11 @@ impl Drop for Stopped {
 fn as_bytes_mut(words: &mut [u64]) -> &mut [u8] {
     // SAFETY: any byte pattern is a valid u64 and a u64 has no padding; the length is the slice's own.
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
+}
+
+/// Whether the processor has no such registers.
+fn lacks_regset(error: &TraceError) -> bool {
+    matches!(error, TraceError::Call { source, .. } if source.raw_os_error() == Some(libc::ENODEV))
 }
 
 /// One ptrace request. glibc's wrapper is variadic and treats PEEK specially, so the call is raw.

@@ -53,8 +53,6 @@ const INSTRUCTIONS: &[&str] = &[
     "serialize",
     "erms",
     "fsrm",
-    "pku",
-    "ospke",
     "rdtscp",
     "hle",
     "rtm",
@@ -108,6 +106,15 @@ impl Machine {
     #[must_use]
     pub fn missing_from(&self, here: &Self) -> Vec<String> {
         self.cpu_features.difference(&here.cpu_features).cloned().collect()
+    }
+
+    /// Components of the XSAVE area here that the image's machine did not have and that the dynamic linker of glibc saves
+    /// (`STATE_SAVE_MASK`) when it binds a function: into room that it measured at the program's start.
+    #[must_use]
+    pub fn larger_state(&self, here: &Self) -> Vec<u32> {
+        const SAVED: [u32; 5] = [2, 3, 5, 6, 7];
+        let is_new = |bit: &u32| SAVED.contains(bit) && !self.xsave.iter().any(|component| component.0 == *bit);
+        here.xsave.iter().map(|component| component.0).filter(is_new).collect()
     }
 
     /// The XSAVE layout as the trace crate takes it.

@@ -143,7 +143,13 @@ impl TimerState {
     pub fn start(&self, batch: &mut Batch) {
         let bytes = |setting: &[u64; 4]| setting.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
         for (which, setting) in self.interval.iter().enumerate().filter(|(_, setting)| **setting != [0; 4]) {
-            let at = batch.data(&bytes(setting));
+            let mut setting = *setting;
+            // One that has gone off begins again when its signal is taken (`posixtimer_rearm_itimer`), and until then has no
+            // time left. Set to that it would be off; set to the least, it goes off into the signal that is pending.
+            if setting[2..] == [0; 2] {
+                setting[3] = 1;
+            }
+            let at = batch.data(&bytes(&setting));
             batch.call("setitimer", libc::SYS_setitimer, &[which as u64, at, 0]);
         }
         for timer in self.posix.iter().filter(|timer| timer.setting != [0; 4]) {

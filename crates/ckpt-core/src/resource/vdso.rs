@@ -47,22 +47,60 @@ pub fn guard_offset(vdso: &[u8]) -> Option<u64> {
 }
 
 /// What to write over the functions of the old vDSO so that they jump to the new one mapped at `new_base`: offset in the
-/// old one, and code. `None` names a function that the new kernel does not have.
+/// old one, and code. A function that the new kernel does not have becomes the system call that it stands for.
 ///
 /// # Errors
-/// The name of a function that is missing.
+/// The name of a function that is missing and that no system call can stand in for.
 pub fn redirections(old: &[u8], new: &[u8], new_base: u64) -> Result<Vec<(u64, Vec<u8>)>, String> {
     let new = functions(new);
     let mut patches: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     for (name, offset) in functions(old) {
-        let target = new.get(&name).ok_or_else(|| String::from_utf8_lossy(&name).into_owned())?;
-        // movabs rax, target; jmp rax: rax is free at the beginning of a function.
-        let mut jump = vec![0x48, 0xb8];
-        jump.extend_from_slice(&(new_base + target).to_le_bytes());
-        jump.extend_from_slice(&[0xff, 0xe0]);
-        patches.insert(offset, jump);
+        let code = match new.get(&name) {
+            Some(target) => jump(new_base + target),
+            None => stand_in(&name).ok_or_else(|| String::from_utf8_lossy(&name).into_owned())?,
+        };
+        patches.insert(offset, code);
     }
     Ok(patches.into_iter().collect())
+}
+
+/// `movabs rax, target; jmp rax`: rax is free at the beginning of a function.
+fn jump(target: u64) -> Vec<u8> {
+    let mut code = vec![0x48, 0xb8];
+    code.extend_from_slice(&target.to_le_bytes());
+    code.extend_from_slice(&[0xff, 0xe0]);
+    code
+}
+
+/// Code for a function that this kernel's vDSO lacks. Which ones there are differs with the version (`getrandom` came
+/// with Linux 6.11) and the configuration (SGX).
+fn stand_in(name: &[u8]) -> Option<Vec<u8>> {
+    // mov eax, -ENOSYS; ret
+    const NO_SUCH_CALL: [u8; 6] = [0xb8, 0xda, 0xff, 0xff, 0xff, 0xc3];
+    let number = match name.strip_prefix(b"__vdso_").unwrap_or(name) {
+        b"clock_gettime" => libc::SYS_clock_gettime,
+        b"clock_getres" => libc::SYS_clock_getres,
+        b"gettimeofday" => libc::SYS_gettimeofday,
+        b"time" => libc::SYS_time,
+        b"getcpu" => libc::SYS_getcpu,
+        b"getrandom" => libc::SYS_getrandom,
+        // Nobody is in an enclave: memory of `/dev/sgx_enclave` is not in an image.
+        b"sgx_enter_enclave" => return Some(NO_SUCH_CALL.to_vec()),
+        _ => return None,
+    };
+    let mut code = Vec::new();
+    if number == libc::SYS_getrandom {
+        // Asked how large its state is (a length of -1 for it), it says that it does not exist, and libc makes the call
+        // itself from then on. cmp r8, -1; jne over the next two
+        code.extend_from_slice(&[0x49, 0x83, 0xf8, 0xff, 0x75, 0x08]);
+        // mov rax, -ENOSYS: it gives a 64 bit number; ret
+        code.extend_from_slice(&[0x48, 0xc7, 0xc0, 0xda, 0xff, 0xff, 0xff, 0xc3]);
+    }
+    // mov eax, number; syscall; ret: none has more than three arguments, which are in the same registers for both.
+    code.push(0xb8);
+    code.extend_from_slice(&i32::try_from(number).ok()?.to_le_bytes());
+    code.extend_from_slice(&[0x0f, 0x05, 0xc3]);
+    Some(code)
 }
 
 #[cfg(test)]

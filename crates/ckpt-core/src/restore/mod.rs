@@ -160,6 +160,19 @@ fn check_machine(index: &ImageIndex, ignore_cpu: bool) -> Result<(), Error> {
                 .to_owned(),
         });
     }
+    let larger = index.layout.machine.larger_state(&here);
+    if !larger.is_empty() && !ignore_cpu {
+        return Err(Error::Foreign {
+            path: index.path.clone(),
+            what: format!(
+                "this processor has more registers (XSAVE components {larger:?}) than the program made room for when it bound its libraries"
+            ),
+            advice: format!(
+                "restore it on a machine like {}, or try --ignore-cpu if it is static or was started with LD_BIND_NOW=1",
+                index.layout.machine.cpu
+            ),
+        });
+    }
     Ok(())
 }
 

@@ -105,6 +105,11 @@ impl Registers {
         (number >= 0).then_some((number, [w[RDI], w[RSI], w[RDX], w[R10], w[R8], w[R9]]))
     }
 
+    /// Names another system call as the one that the thread was stopped in.
+    pub fn set_syscall(&mut self, number: i64) {
+        self.words[ORIG_RAX] = number.cast_unsigned();
+    }
+
     /// How the stop interrupted a system call, if it did.
     #[must_use]
     pub fn interrupted(&self) -> Option<Interrupted> {
@@ -441,31 +446,57 @@ fn xcr0() -> u64 {
     unsafe { _xgetbv(0) }
 }
 
+/// The register set of a processor without XSAVE (`NT_PRFPREG`), and its size.
+pub(crate) const NT_BASIC: u32 = 2;
+pub(crate) const BASIC_STATE: usize = 512;
+
+/// Makes an FXSAVE area an XSAVE area, whose beginning it is.
+pub(crate) fn extend_basic_state(state: &mut Vec<u8>) {
+    const HEADER_END: usize = 576;
+    const X87_AND_SSE: u64 = 3;
+    state.resize(HEADER_END, 0);
+    state[BASIC_STATE..BASIC_STATE + 8].copy_from_slice(&X87_AND_SSE.to_le_bytes());
+}
+
 /// Moves an XSAVE area saved with the layout `from` into this machine's layout. `None` when it uses a component that
 /// this machine does not have.
 #[must_use]
 pub fn relayout(state: &[u8], from: &[XsaveComponent]) -> Option<Vec<u8>> {
     const HEADER_END: usize = 576;
     const SOFTWARE_FEATURES: usize = 464;
+    const PKRU: u32 = 9;
+    // `init_pkru_value` in arch/x86/mm/pkeys.c.
+    const PKRU_OF_LINUX: u32 = 0x5555_5554;
     let here = xsave_layout();
     if here == from || state.len() < HEADER_END {
         return Some(state.to_vec());
     }
-    let in_use = u64::from_le_bytes(state[512..520].try_into().ok()?);
+    let mut in_use = u64::from_le_bytes(state[512..520].try_into().ok()?);
     let end = here.iter().map(|c| c.offset + c.size).max().unwrap_or(0) as usize;
     let mut moved = state[..HEADER_END].to_vec();
     moved.resize(end.max(HEADER_END), 0);
     let mut features = 3_u64;
     // An image may say anything: bits that do not exist, places beyond all bounds.
-    let is_used = |c: &&XsaveComponent| 1_u64.checked_shl(c.bit).is_some_and(|bit| in_use & bit != 0);
+    let used = in_use;
+    let is_used = |c: &&XsaveComponent| 1_u64.checked_shl(c.bit).is_some_and(|bit| used & bit != 0);
     for old in from.iter().filter(is_used) {
-        let new = here.iter().find(|c| c.bit == old.bit && c.size == old.size)?;
         let bytes = state.get(old.offset as usize..old.offset.checked_add(old.size)? as usize)?;
+        let Some(new) = here.iter().find(|c| c.bit == old.bit && c.size == old.size) else {
+            // In use or not, what is in its initial state (zero, for all of these) need not exist. Linux gives every thread
+            // another PKRU: all keys but the first locked, and then nobody has used them.
+            let is_initial = bytes.iter().all(|byte| *byte == 0);
+            if is_initial || old.bit == PKRU && bytes.starts_with(&PKRU_OF_LINUX.to_le_bytes()) {
+                in_use &= !(1 << old.bit);
+                continue;
+            }
+            return None;
+        };
         moved[new.offset as usize..(new.offset + new.size) as usize].copy_from_slice(bytes);
     }
     for component in &here {
         features |= 1 << component.bit;
     }
+    moved[512..520].copy_from_slice(&in_use.to_le_bytes());
     moved[SOFTWARE_FEATURES..SOFTWARE_FEATURES + 8].copy_from_slice(&features.to_le_bytes());
     Some(moved)
 }

@@ -1,0 +1,25 @@
+// What the program never touched stays at its default: no signal action is that of the program which restored it,
+// and its process group is a real one.
+#include "check.h"
+
+typedef struct {
+    void (*handler)(int);
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+} action;
+
+int main(void) {
+    stack_t stack;
+    ready();
+    wait_go();
+    for (int s = 1; s <= 64; s++) {
+        action now;
+        if (syscall(SYS_rt_sigaction, s, NULL, &now, 8) != 0) continue;
+        check(now.handler == SIG_DFL, "signal %d is handled by %p", s, (void *)now.handler);
+    }
+    sigaltstack(NULL, &stack);
+    check(stack.ss_flags & SS_DISABLE, "there is an alternate stack at %p", stack.ss_sp);
+    check(getpgrp() > 0, "process group %d", getpgrp());
+    return done();
+}
