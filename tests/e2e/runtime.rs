@@ -253,11 +253,10 @@ fn two_languages(case: &Case) -> Result<()> {
 
 fn threads(case: &Case) -> Result<()> {
     build(case, "threads")?;
-    for generation in 1..4 {
+    for args in [&["300"][..], &["-r"], &["-r"]] {
         let mut terminal = Terminal::open(case)?;
-        let args = if generation == 1 { &[][..] } else { &["-r"] };
         let mut running = start(case, &mut terminal, "threads", args)?;
-        running.wait_for_text(&format!("line {}\r\n", generation * 10))?;
+        running.wait_for_text("line ")?;
         terminal.press(INTERRUPT)?;
         running.wait()?;
     }

@@ -10,13 +10,15 @@ typedef struct {
 } action;
 
 int main(void) {
+    static action before[65];
     stack_t stack;
+    for (int s = 1; s <= 64; s++) syscall(SYS_rt_sigaction, s, NULL, &before[s], 8);
     ready();
     wait_go();
     for (int s = 1; s <= 64; s++) {
         action now;
         if (syscall(SYS_rt_sigaction, s, NULL, &now, 8) != 0) continue;
-        check(now.handler == SIG_DFL, "signal %d is handled by %p", s, (void *)now.handler);
+        check(now.handler == before[s].handler, "signal %d is handled by %p", s, (void *)now.handler);
     }
     sigaltstack(NULL, &stack);
     check(stack.ss_flags & SS_DISABLE, "there is an alternate stack at %p", stack.ss_sp);

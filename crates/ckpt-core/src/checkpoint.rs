@@ -51,6 +51,7 @@ pub struct CheckpointReport {
     /// The process, as the caller sees it.
     pub pid: i32,
     /// The image.
+    #[serde(serialize_with = "crate::resource::bytes::path::serialize")]
     pub path: PathBuf,
     /// Its size in bytes.
     pub bytes: u64,

@@ -142,7 +142,8 @@ impl FileState {
         })
     }
 
-    /// Makes a file without a name that will hold the carried contents: where the original was, if possible.
+    /// Makes a file without a name that will hold the carried contents: where the original was, under its name, as far as
+    /// that is possible.
     ///
     /// # Errors
     /// When no directory takes it.
@@ -151,16 +152,22 @@ impl FileState {
             use rustix::fs::{MemfdFlags, memfd_create};
             return Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?));
         }
-        let mut options = File::options();
-        options.read(true).write(true).mode(0o600);
-        let file = if let Ok(file) = options.clone().create_new(true).open(&self.path) {
-            fs::remove_file(&self.path)?;
-            file
-        } else {
-            options.custom_flags(libc::O_TMPFILE);
-            let beside = self.path.parent().unwrap_or(Path::new("/"));
-            options.open(beside).or_else(|_| options.open(std::env::temp_dir()))?
+        let make = |path: &Path| {
+            let file = File::options().read(true).write(true).mode(0o600).create_new(true).open(path)?;
+            fs::remove_file(path)?;
+            Ok(file)
         };
+        let in_a_directory_of_its_own = |parent: &Path| {
+            let directory = parent.join(format!(".ckptctl-{}-{}", std::process::id(), self.id));
+            fs::create_dir(&directory)?;
+            let file = make(&directory.join(self.path.file_name().unwrap_or_default()));
+            fs::remove_dir(&directory)?;
+            file
+        };
+        let beside = self.path.parent().unwrap_or(Path::new("/"));
+        let file = make(&self.path)
+            .or_else(|_: io::Error| in_a_directory_of_its_own(beside))
+            .or_else(|_| in_a_directory_of_its_own(&std::env::temp_dir()))?;
         // The mode that is given when a file is made is cut down by our own umask.
         file.set_permissions(fs::Permissions::from_mode(self.mode & 0o7777))?;
         Ok(file)

@@ -45,6 +45,7 @@ pub fn build(
     }
     shell.run(|batch| memory.rebuild_bounds(batch, executable))?;
     build_memory(&mut shell, index, files)?;
+    files.seal()?;
     build_process(&mut shell, index, files)?;
     let mut others = build_threads(&mut shell, index, plan)?;
     let ids = new_ids(&shell, index, &others)?;

@@ -1,6 +1,6 @@
 //! Finding the files of an image again, and opening them before anything is built.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -15,6 +15,7 @@ use crate::resource::descriptors::{Description, DescriptorState, Opened};
 use crate::resource::events::Epoll;
 use crate::resource::files::{Change, FileKind, FileState, FilesPolicy};
 use crate::resource::memory::{Backing, MemoryState};
+use crate::resource::pipes::Pipe;
 
 /// Everything that is open before the new process is made; it inherits the descriptors by their numbers here.
 pub struct OpenFiles {
@@ -28,6 +29,8 @@ pub struct OpenFiles {
     pub image: i32,
     /// The lowest number that is ours: the program's own are all below.
     pub base: i32,
+    /// Files to be sealed, and how.
+    unsealed: Vec<(File, u32, PathBuf)>,
     _held: Vec<OwnedFd>,
 }
 
@@ -37,6 +40,7 @@ struct Finder<'a> {
     policy: FilesPolicy,
     recreated: BTreeMap<u64, File>,
     pipes: BTreeMap<u64, (OwnedFd, OwnedFd)>,
+    used_ends: BTreeSet<(u64, bool)>,
     notes: &'a mut Vec<String>,
 }
 
@@ -47,7 +51,8 @@ struct Finder<'a> {
 pub fn open_all(index: &ImageIndex, policy: FilesPolicy, notes: &mut Vec<String>) -> Result<OpenFiles, Error> {
     let memory = &index.layout.processes[0].memory;
     let descriptors = &index.state.descriptors;
-    let mut finder = Finder { index, policy, recreated: BTreeMap::new(), pipes: BTreeMap::new(), notes };
+    let mut finder =
+        Finder { index, policy, recreated: BTreeMap::new(), pipes: BTreeMap::new(), used_ends: BTreeSet::new(), notes };
     finder.check_all(memory, descriptors)?;
 
     let base = descriptors.highest().max(2) + 1;
@@ -89,7 +94,22 @@ pub fn open_all(index: &ImageIndex, policy: FilesPolicy, notes: &mut Vec<String>
         }
         placed.push((source, descriptor.fd, descriptor.close_on_exec));
     }
-    Ok(OpenFiles { descriptors: placed, mapped, executable, image, base, _held: held })
+    let unsealed = finder.unsealed();
+    Ok(OpenFiles { descriptors: placed, mapped, executable, image, base, unsealed, _held: held })
+}
+
+impl OpenFiles {
+    /// Seals what was sealed: not before it is mapped, since a mapping may be older than a seal that would forbid it.
+    ///
+    /// # Errors
+    /// [`Error::Restore`].
+    pub fn seal(&self) -> Result<(), Error> {
+        for (file, seals, path) in &self.unsealed {
+            let seals = rustix::fs::SealFlags::from_bits_retain(*seals);
+            rustix::fs::fcntl_add_seals(file, seals).map_err(|error| Error::reopening("seal", path)(error.into()))?;
+        }
+        Ok(())
+    }
 }
 
 fn is_inherited(opened: &Opened) -> bool {
@@ -235,16 +255,21 @@ impl Finder<'_> {
         opened.map_err(|error| Error::reopening("open", &state.path)(error.into()))
     }
 
+    /// Takes out the files that are to be sealed.
+    fn unsealed(&mut self) -> Vec<(File, u32, PathBuf)> {
+        let made = std::mem::take(&mut self.recreated).into_iter();
+        made.filter_map(|(id, file)| match &self.index.layout.files.get(file_index(id))?.kind {
+            FileKind::Memfd { name, seals } if *seals != 0 => Some((file, *seals, PathBuf::from(name))),
+            _ => None,
+        })
+        .collect()
+    }
+
     /// A path to the file that holds a carried file's contents, made when it is first needed.
     fn recreated(&mut self, state: &FileState) -> Result<PathBuf, Error> {
         if !self.recreated.contains_key(&state.id) {
             let file = state.recreate().map_err(Error::reopening("make a file like", &state.path))?;
             self.fill(state, &file)?;
-            if let FileKind::Memfd { seals, .. } = &state.kind {
-                let seals = rustix::fs::SealFlags::from_bits_retain(*seals);
-                rustix::fs::fcntl_add_seals(&file, seals)
-                    .map_err(|error| Error::reopening("seal", &state.path)(error.into()))?;
-            }
             self.recreated.insert(state.id, file);
         }
         let number = self.recreated.get(&state.id).map_or(-1, AsRawFd::as_raw_fd);
@@ -265,6 +290,13 @@ impl Finder<'_> {
             self.pipes.insert(inode, reading_end.rebuild().map_err(making("a pipe"))?);
         }
         Ok(self.pipes.get(&inode).map_or((-1, -1), |(reading, writing)| (reading.as_raw_fd(), writing.as_raw_fd())))
+    }
+
+    /// An end of a pipe that has been made.
+    fn pipe_end(&self, pipe: &Pipe) -> std::io::Result<OwnedFd> {
+        let ends = self.pipes.get(&pipe.inode).ok_or(std::io::ErrorKind::NotFound)?;
+        let end = if pipe.is_reading { &ends.0 } else { &ends.1 };
+        end.try_clone()
     }
 
     fn open_description(&mut self, description: &Description, fd: i32, is_standard: bool) -> Result<OwnedFd, Error> {
@@ -313,8 +345,11 @@ impl Finder<'_> {
             }
             Opened::Pipe(pipe) => {
                 let (reading, writing) = self.pipe(pipe.inode)?;
-                // By its path in /proc: a new description with the flags of this end.
                 let end = if pipe.is_reading { reading } else { writing };
+                if self.used_ends.insert((pipe.inode, pipe.is_reading)) {
+                    return self.pipe_end(pipe).and_then(|end| with_flags(end, flags)).map_err(making("a pipe"));
+                }
+                // Another description of the same end: by its path in /proc.
                 open(PathBuf::from(format!("/proc/self/fd/{end}")))
             }
             Opened::EventCounter(counter) => {
