@@ -253,7 +253,7 @@ fn two_languages(case: &Case) -> Result<()> {
 
 fn threads(case: &Case) -> Result<()> {
     build(case, "threads")?;
-    for args in [&["300"][..], &["-r"], &["-r"]] {
+    for args in [&["150"][..], &["-r"], &["-r"]] {
         let mut terminal = Terminal::open(case)?;
         let mut running = start(case, &mut terminal, "threads", args)?;
         running.wait_for_text("line ")?;

@@ -53,6 +53,12 @@ fn write(from: &Path, core: &Path, image: &Descriptions, ranges: Vec<PageRange>)
     let segments = plan::segments(regions, &plan::shown(regions, ranges), |file| sources.has(file));
     let (head, segments) = elf::head(image.header.architecture, &notes, segments);
 
+    // A symbolic link is followed; what is no file is not replaced by one, nor the image by its own core.
+    let core = &std::fs::canonicalize(core).unwrap_or_else(|_| core.to_path_buf());
+    let is_other = std::fs::metadata(core).is_ok_and(|stat| !stat.is_file());
+    anyhow::ensure!(!is_other, "{} is not a regular file; name another for the core", text::path(core));
+    let is_image = std::fs::canonicalize(from).is_ok_and(|image| image == *core);
+    anyhow::ensure!(!is_image, "{} is the image itself; name another file for the core", text::path(core));
     let directory = core.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::Builder::new().prefix(".ckptctl-core-").tempfile_in(directory).with_context(cannot)?;
     let size = segments.iter().map(|segment| segment.offset + segment.file_size).max().unwrap_or_default();

@@ -27,6 +27,7 @@ pub fn inspect(args: &InspectArgs) -> anyhow::Result<i32> {
 /// The JSON object.
 #[derive(Serialize)]
 struct Everything<'a> {
+    #[serde(serialize_with = "ckpt_core::resource::bytes::path::serialize")]
     file: &'a Path,
     id: ImageId,
     format: String,
