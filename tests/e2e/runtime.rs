@@ -259,6 +259,8 @@ fn threads(case: &Case) -> Result<()> {
         running.wait_for_text("line ")?;
         terminal.press(INTERRUPT)?;
         running.wait()?;
+        let said = running.stdout();
+        ensure!(!said.contains("complete"), "{args:?} has run to its end: {}", running.streams());
     }
     let mut terminal = Terminal::open(case)?;
     let mut restored = start(case, &mut terminal, "threads", &["-r"])?;

@@ -1,5 +1,5 @@
 // What each thread has of its own: id, name, thread-local variables, signal mask, alternate stack,
-// rseq, and the place where the kernel announces its end. With `new-ids` the ids may have changed
+// rights, rseq, and the place where the kernel announces its end. With `new-ids` the ids may have changed
 // (namespaces forbidden), but everything that is built on them works.
 #include <stddef.h>
 #include "check.h"
@@ -14,6 +14,18 @@ static pthread_mutex_t careful, nested;
 
 extern const ptrdiff_t __rseq_offset __attribute__((weak));
 extern const unsigned int __rseq_size __attribute__((weak));
+
+// Ids, capabilities and no_new_privs belong to each thread alone.
+static void may_do(char into[600]) {
+    static const char *const KEYS[] = {"Uid:", "Gid:", "NoNewPrivs:", "CapInh:", "CapPrm:", "CapEff:", "CapAmb:"};
+    FILE *f = fopen("/proc/thread-self/status", "re");
+    char line[512];
+    into[0] = 0;
+    while (f && fgets(line, sizeof line, f))
+        for (size_t i = 0; i < sizeof KEYS / sizeof *KEYS; i++)
+            if (strncmp(line, KEYS[i], strlen(KEYS[i])) == 0 && strlen(into) + strlen(line) < 600) strcat(into, line);
+    if (f) fclose(f);
+}
 
 static uint32_t rseq_cpu(void) {
     char *self;
@@ -57,6 +69,8 @@ static void *work(void *argument) {
     stack.ss_flags = me % 2 ? 0 : (int)0x80000000; // SS_AUTODISARM
     need(sigaltstack(&stack, NULL) == 0);
     pid_t tid = gettid();
+    char may_before[600], may_after[600];
+    may_do(may_before);
     pthread_barrier_wait(&set_up);
     wait_go();
     check(new_ids || gettid() == tid, "thread id is %d, was %d", gettid(), tid);
@@ -69,6 +83,8 @@ static void *work(void *argument) {
     sigaltstack(NULL, &stack_after);
     check(stack_after.ss_sp == stack.ss_sp && stack_after.ss_size == stack.ss_size &&
           stack_after.ss_flags == stack.ss_flags, "alternate stack, flags %x", stack_after.ss_flags);
+    may_do(may_after);
+    check(strcmp(may_before, may_after) == 0, "who it is and what it may: %s, was %s", may_after, may_before);
     check(pthread_kill(pthread_self(), SIGUSR1) == 0 && stack_was_right, "handler on another stack");
     // These two compare the owner with the thread's own id.
     check(pthread_mutex_lock(&careful) == 0, "lock");
