@@ -1,7 +1,7 @@
 //! What is linked into a user's program: Ctrl+C saves it, `PROGRAM -r` restores it, `ckpt.h` asks for a checkpoint.
 //!
 //! The library holds the whole engine, but the engine never runs inside the program that it saves. A constructor
-//! decides, before `main`, which of three roles the process has ([`role::Role`]):
+//! decides, before `main`, which of three roles the process has (`role::Role`):
 //!
 //! * the program itself: a handler for SIGINT is installed, and `main` runs;
 //! * a restore (`-r`, `--recover`): the image is brought back in the foreground, `main` is never reached;

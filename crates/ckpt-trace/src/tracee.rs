@@ -22,7 +22,12 @@ impl Tracee {
     pub fn fork(body: impl FnOnce() -> i32) -> Self {
         match sys::fork().unwrap() {
             Some(pid) => Self { pid },
-            None => sys::exit_now(body()),
+            None => {
+                // Without a terminal's session the test's own group may be an orphaned one, in which SIGTSTP stops nobody.
+                // SAFETY: takes only integers.
+                unsafe { libc::setpgid(0, 0) };
+                sys::exit_now(body())
+            }
         }
     }
 

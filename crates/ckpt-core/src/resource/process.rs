@@ -168,12 +168,17 @@ impl ProcessAttributes {
         if self.memory_deny_write_execute != 0 {
             prctl("prctl(PR_SET_MDWE)", PR_SET_MDWE, self.memory_deny_write_execute);
         }
-        if self.no_new_privs {
-            prctl("prctl(PR_SET_NO_NEW_PRIVS)", number(libc::PR_SET_NO_NEW_PRIVS), 1);
-        }
         prctl("prctl(PR_SET_DUMPABLE)", number(libc::PR_SET_DUMPABLE), self.dumpable.min(1));
         if self.parent_death_signal != 0 && parent_stays {
             prctl("prctl(PR_SET_PDEATHSIG)", number(libc::PR_SET_PDEATHSIG), self.parent_death_signal.into());
+        }
+    }
+
+    /// What each thread sets, when it needs no privileges any more.
+    pub fn rebuild_no_new_privileges(&self, batch: &mut Batch) {
+        if self.no_new_privs {
+            let option = libc::PR_SET_NO_NEW_PRIVS.unsigned_abs().into();
+            batch.call("prctl(PR_SET_NO_NEW_PRIVS)", libc::SYS_prctl, &[option, 1, 0, 0, 0]);
         }
     }
 

@@ -25,7 +25,7 @@ use crate::resource::threads::ThreadState;
 /// The first thing that could not be built. The shell is killed then.
 pub fn build(
     index: &ImageIndex,
-    files: &OpenFiles,
+    files: OpenFiles,
     nest: &Nest,
     plan: &Plan,
     detach: bool,
@@ -44,9 +44,11 @@ pub fn build(
         notes.push("/proc/self/exe shows the restoring program instead of the restored one".to_owned());
     }
     shell.run(|batch| memory.rebuild_bounds(batch, executable))?;
-    build_memory(&mut shell, index, files)?;
+    build_memory(&mut shell, index, &files)?;
     files.seal()?;
-    build_process(&mut shell, index, files)?;
+    build_process(&mut shell, index, &files)?;
+    // Once the program runs, nobody else may hold its pipes open.
+    drop(files);
     let mut others = build_threads(&mut shell, index, plan)?;
     let ids = new_ids(&shell, index, &others)?;
     if !plan.keeps_ids {
@@ -59,7 +61,7 @@ pub fn build(
     if !parent_stays && state.process.parent_death_signal != 0 {
         notes.push("the signal that the program asked for at its parent's end is not set: it has no parent".to_owned());
     }
-    build_identity(&mut shell, index, plan, parent_stays)?;
+    build_identity(&mut shell, index, plan, &mut others, parent_stays)?;
     let place = Place::prepare(index, nest, detach, &mut shell)?;
     for (thread, tid) in state.threads.iter().zip(std::iter::once(nest.shell).chain(others.iter().map(Stopped::tid))) {
         thread.rebuild_scheduling(tid, notes).map_err(Error::system("set how threads are scheduled"))?;
@@ -234,21 +236,40 @@ fn build_timers(shell: &mut Shell, index: &ImageIndex, ids: &BTreeMap<i32, i32>)
     shell.run(|batch| timers.rebuild(batch, has_restore_ids, new_tid))
 }
 
-/// Who the program is, and what it may: from here on the shell has no more rights than the program had.
-fn build_identity(shell: &mut Shell, index: &ImageIndex, plan: &Plan, parent_stays: bool) -> Result<(), Error> {
+/// Who the program is, and what it may: from here on the shell has no more rights than the program had. User ids,
+/// capabilities and "no new privileges" belong to each thread.
+fn build_identity(
+    shell: &mut Shell,
+    index: &ImageIndex,
+    plan: &Plan,
+    others: &mut Vec<Stopped>,
+    parent_stays: bool,
+) -> Result<(), Error> {
     let state = &index.state;
-    let credentials = &state.credentials;
-    let is_root = rustix::process::geteuid().is_root();
+    let takes_ids = rustix::process::geteuid().is_root() && !plan.namespaces.contains(&Namespace::User);
     let held = shell.capabilities()?;
-    shell.run(|batch| {
-        if is_root && !plan.namespaces.contains(&Namespace::User) {
-            credentials.rebuild_ids(batch);
+    let take_ids = |batch: &mut Batch| {
+        if takes_ids {
+            state.credentials.rebuild_ids(batch);
         }
-    })?;
+    };
+    shell.run(take_ids)?;
     let held = held & shell.capabilities()?;
+    let mut done = Vec::with_capacity(others.len());
+    for thread in std::mem::take(others) {
+        let mut batch = shell.injection.batch();
+        take_ids(&mut batch);
+        state.credentials.rebuild_capabilities(&mut batch, held);
+        state.process.rebuild_no_new_privileges(&mut batch);
+        let (thread, outcome) = shell.injection.run(thread, &shell.memory, batch)?;
+        outcome.all()?;
+        done.push(thread);
+    }
+    *others = done;
     shell.run(|batch| {
-        credentials.rebuild_capabilities(batch, held);
+        state.credentials.rebuild_capabilities(batch, held);
         state.process.rebuild_late(parent_stays, batch);
+        state.process.rebuild_no_new_privileges(batch);
     })
 }
 

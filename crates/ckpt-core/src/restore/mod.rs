@@ -86,7 +86,7 @@ pub fn restore(image: &Path, options: &RestoreOptions) -> Result<Restored, Error
     check_machine(&index, options.ignore_cpu)?;
     let files = reopen::open_all(&index, options.files, &mut notes)?;
     let (nest, plan) = make_nest(&index, options.nest, &mut notes)?;
-    let built = build::build(&index, &files, &nest, &plan, options.detach, &mut notes);
+    let built = build::build(&index, files, &nest, &plan, options.detach, &mut notes);
     let place = match built {
         Ok(place) => place,
         Err(error) => {
