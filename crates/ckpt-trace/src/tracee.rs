@@ -20,15 +20,13 @@ pub struct Tracee {
 impl Tracee {
     /// Forks. The closure must not allocate or panic: the parent has other threads. Its result is the exit status.
     pub fn fork(body: impl FnOnce() -> i32) -> Self {
-        match sys::fork().unwrap() {
-            Some(pid) => Self { pid },
-            None => {
-                // Without a terminal's session the test's own group may be an orphaned one, in which SIGTSTP stops nobody.
-                // SAFETY: takes only integers.
-                unsafe { libc::setpgid(0, 0) };
-                sys::exit_now(body())
-            }
+        if let Some(pid) = sys::fork().unwrap() {
+            return Self { pid };
         }
+        // Without a terminal's session the test's own group may be an orphaned one, in which SIGTSTP stops nobody.
+        // SAFETY: takes only integers.
+        unsafe { libc::setpgid(0, 0) };
+        sys::exit_now(body())
     }
 
     /// One that waits for signals until it is killed.
