@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -97,19 +98,24 @@ impl<W: Write + Send> Sink<'_, W> {
         for (id, source) in contents {
             match source {
                 Contents::File(mut file) => {
-                    let reading = || Error::file("read, to carry its contents,", self.path);
+                    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+                    let name = std::fs::read_link(&link).unwrap_or_else(|_| link.into());
+                    let reading = || Error::file("read, to carry its contents,", name.clone());
                     let size = file.metadata().map_err(reading())?.len();
-                    let mut copy = file.try_clone().map_err(reading())?;
+                    let mut stretches = Vec::new();
                     files::each_stretch(&mut file, size, |start, length| {
-                        for (offset, part) in pieces(start, length) {
-                            let data = &mut buffer[..run_bytes(part)];
-                            files::read_stretch(&mut copy, offset, data)?;
-                            let encoded = encoder.file_data(id, offset, data).map_err(std::io::Error::other)?;
-                            self.writer.append(&encoded).map_err(std::io::Error::other)?;
-                        }
+                        stretches.push((start, length));
                         Ok::<_, std::io::Error>(())
                     })
                     .map_err(reading())?;
+                    for (offset, part) in stretches.into_iter().flat_map(|(start, length)| pieces(start, length)) {
+                        cancel::check()?;
+                        let data = &mut buffer[..run_bytes(part)];
+                        files::read_stretch(&mut file, offset, data).map_err(reading())?;
+                        let encoded = encoder.file_data(id, offset, data).map_err(self.failed())?;
+                        let result = self.writer.append(&encoded);
+                        result.map_err(self.failed())?;
+                    }
                 }
                 Contents::Memory(parts) => {
                     for (at, span) in parts {
