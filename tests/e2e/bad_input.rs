@@ -30,6 +30,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("bad_target::full_disk", Whos::Root, full_disk);
     suite.add("bad_target::unwritable_or_missing_directory", Whos::Both, unwritable);
     suite.add("bad_target::engine_killed_at_any_moment", Whos::Both, engine_killed);
+    suite.add("bad_target::engine_killed_at_every_ptrace_call", Whos::Both, engine_killed_at_every_call);
 }
 
 /// A sound image of a small program that has been ended.
@@ -300,6 +301,33 @@ fn engine_killed(case: &Case) -> Result<()> {
     }
     case.checkpoint(program.pid(), &image, &[])?;
     goes_on_counting(case, &mut program)
+}
+
+/// strace kills the engine at its first ptrace call, then at its second, and so on until one run comes through: the
+/// threads of the program, which check themselves, notice nothing of any.
+fn engine_killed_at_every_call(case: &Case) -> Result<()> {
+    let mut program = Roundtrip::of("robust").start(case)?;
+    let image = case.path("image");
+    let pid = program.pid().to_string();
+    let mut calls = 0;
+    loop {
+        let mut command = case.command("strace");
+        let when = format!("inject=ptrace:signal=KILL:when={}", calls + 1);
+        command.args(["-qq", "-o", "/dev/null", "-e", "trace=ptrace", "-e", &when]).arg(case.stage().ckptctl());
+        command.args(["checkpoint", "--pid", &pid, "-o"]).arg(&image);
+        let finished = case.run(&mut command)?;
+        ensure!(program.is_running()?, "harmed at call {}: {}", calls + 1, program.streams());
+        case.wait_until("it is not left stopped", || !matches!(Case::state(program.pid()), Some('t' | 'T')))?;
+        if finished.ending == Ending::Exited(0) {
+            break;
+        }
+        ensure!(finished.ending == Ending::Signaled(9), "call {}: {finished:?}", calls + 1);
+        calls += 1;
+    }
+    ensure!(calls > 20, "a checkpoint takes more than {calls} ptrace calls");
+    case.go()?;
+    ensure!(program.wait()? == Ending::Exited(0), "harmed: {}", program.streams());
+    case.run(case.ckptctl(["verify"]).arg(&image))?.expect(0).map(drop)
 }
 
 /// The number in the file that the program keeps mapped.
