@@ -106,6 +106,14 @@ static inline int done(void) {
     return failures ? 1 : 0;
 }
 
+// The kernel's own structure: the C library hides the restorer and two signals.
+typedef struct {
+    void (*handler)(int);
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+} kernel_action;
+
 // The mode, for programs that test several things, one per run.
 static inline int is(const char *mode, const char *name) { return strcmp(mode, name) == 0; }
 

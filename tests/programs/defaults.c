@@ -2,21 +2,14 @@
 // and its process group is a real one.
 #include "check.h"
 
-typedef struct {
-    void (*handler)(int);
-    unsigned long flags;
-    void (*restorer)(void);
-    uint64_t mask;
-} action;
-
 int main(void) {
-    static action before[65];
+    static kernel_action before[65];
     stack_t stack;
     for (int s = 1; s <= 64; s++) syscall(SYS_rt_sigaction, s, NULL, &before[s], 8);
     ready();
     wait_go();
     for (int s = 1; s <= 64; s++) {
-        action now;
+        kernel_action now;
         if (syscall(SYS_rt_sigaction, s, NULL, &now, 8) != 0) continue;
         check(now.handler == before[s].handler, "signal %d is handled by %p", s, (void *)now.handler);
     }

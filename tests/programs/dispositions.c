@@ -1,13 +1,6 @@
 // The disposition of all 64 signals, with flags and masks, as the kernel has it.
 #include "check.h"
 
-// The kernel's own structure: the C library hides the restorer and two signals.
-typedef struct {
-    void (*handler)(int);
-    unsigned long flags;
-    void (*restorer)(void);
-    uint64_t mask;
-} action;
 enum { RESTORER = 0x04000000 };
 
 static volatile int seen[65];
@@ -17,19 +10,19 @@ static void second(int s, siginfo_t *info, void *context) {
     seen[s] += info->si_signo == s ? 10 : 1000;
 }
 
-static int set(int s, const action *new, action *old) {
+static int set(int s, const kernel_action *new, kernel_action *old) {
     return (int)syscall(SYS_rt_sigaction, s, new, old, 8);
 }
 
 int main(void) {
-    static action before[65], after[65];
-    action base;
+    static kernel_action before[65], after[65];
+    kernel_action base;
     // A restorer that works, from the C library.
     signal(SIGUSR1, first);
     set(SIGUSR1, NULL, &base);
     for (int s = 1; s <= 64; s++) {
         if (s == SIGKILL || s == SIGSTOP) continue;
-        action a = base;
+        kernel_action a = base;
         a.flags = RESTORER;
         a.mask = pattern((uint64_t)s) & ~(1UL << (SIGKILL - 1) | 1UL << (SIGSTOP - 1));
         switch (s % 4) {
@@ -46,7 +39,7 @@ int main(void) {
     wait_go();
     for (int s = 1; s <= 64; s++) {
         set(s, NULL, &after[s]);
-        check(memcmp(&before[s], &after[s], sizeof(action)) == 0,
+        check(memcmp(&before[s], &after[s], sizeof(kernel_action)) == 0,
               "signal %d: %p %lx %lx, was %p %lx %lx", s, (void *)after[s].handler, after[s].flags,
               after[s].mask, (void *)before[s].handler, before[s].flags, before[s].mask);
     }

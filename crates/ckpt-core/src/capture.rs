@@ -135,11 +135,15 @@ fn left_behind(frozen: &Frozen, vmas: &[Vma]) -> Vec<u64> {
 }
 
 fn unmap(frozen: &mut Frozen, injection: &Injection, starts: &[u64]) -> Result<(), Error> {
-    let mut batch = injection.batch();
-    for start in starts.iter().take(64) {
-        batch.call("munmap", libc::SYS_munmap, &[*start, INJECTION]);
+    const AT_ONCE: usize = 64;
+    for some in starts.chunks(AT_ONCE) {
+        let mut batch = injection.batch();
+        for start in some {
+            batch.call("munmap", libc::SYS_munmap, &[*start, INJECTION]);
+        }
+        frozen.run(0, injection, batch)?.all()?;
     }
-    Ok(frozen.run(0, injection, batch)?.all()?)
+    Ok(())
 }
 
 fn ask_all(frozen: &mut Frozen, injection: &Injection, vmas: &[Vma]) -> Result<Answers, Error> {
@@ -178,9 +182,7 @@ fn thread_state(
     let sleeper = frozen.sleepers.get(&thread.tid());
     let registers = thread.registers()?;
     let wait = waits::wait_of(&registers, &frozen.memory, sleeper);
-    let mut state = ThreadState::capture(frozen.pid, thread, asked, answers, wait)?;
-    state.registers = waits::as_begun(registers, sleeper).to_words().to_vec();
-    Ok(state)
+    ThreadState::capture(frozen.pid, thread, &waits::as_begun(registers, sleeper), asked, answers, wait)
 }
 
 /// Which pages of shared memory exist, whoever made them: the page tables of one mapping do not tell. Where some are in

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 
 use ckpt_image::{Codec, Encoder, ImageError, ImageWriter, MAX_RANGES, MAX_RUN, PageRange};
-use ckpt_trace::{Memory, PAGE, Span};
+use ckpt_trace::{Memory, PAGE, Span, usize_of};
 
 use crate::capture::SharedPages;
 use crate::page_finder::PageFinder;
@@ -94,7 +94,7 @@ impl<W: Write + Send> Sink<'_, W> {
     /// When a file cannot be read, or the image not written.
     pub fn put_files(&mut self, memory: &Memory, contents: BTreeMap<u64, Contents>) -> Result<(), Error> {
         let mut encoder = Encoder::new(PAGE_SIZE, self.codec).map_err(self.failed())?;
-        let mut buffer = vec![0; run_bytes(MAX_RUN)];
+        let mut buffer = vec![0; usize_of(MAX_RUN)];
         for (id, source) in contents {
             match source {
                 Contents::File(mut file) => {
@@ -110,7 +110,7 @@ impl<W: Write + Send> Sink<'_, W> {
                     .map_err(reading())?;
                     for (offset, part) in stretches.into_iter().flat_map(|(start, length)| pieces(start, length)) {
                         cancel::check()?;
-                        let data = &mut buffer[..run_bytes(part)];
+                        let data = &mut buffer[..usize_of(part)];
                         files::read_stretch(&mut file, offset, data).map_err(reading())?;
                         let encoded = encoder.file_data(id, offset, data).map_err(self.failed())?;
                         let result = self.writer.append(&encoded);
@@ -120,7 +120,7 @@ impl<W: Write + Send> Sink<'_, W> {
                 Contents::Memory(parts) => {
                     for (at, span) in parts {
                         for (offset, part) in pieces(at, span.len) {
-                            let data = &mut buffer[..run_bytes(part)];
+                            let data = &mut buffer[..usize_of(part)];
                             memory.read_forced(span.addr + (offset - at), data)?;
                             let encoded = encoder.file_data(id, offset, data).map_err(self.failed())?;
                             let result = self.writer.append(&encoded);
@@ -164,14 +164,10 @@ fn lock_soon<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     lock(mutex)
 }
 
-fn run_bytes(length: u64) -> usize {
-    usize::try_from(length).unwrap_or(usize::MAX)
-}
-
 /// Cuts a stretch into runs: offset and length of each.
 fn pieces(start: u64, length: u64) -> impl Iterator<Item = (u64, u64)> {
     let end = start + length;
-    (start..end).step_by(run_bytes(MAX_RUN)).map(move |at| (at, (end - at).min(MAX_RUN)))
+    (start..end).step_by(usize_of(MAX_RUN)).map(move |at| (at, (end - at).min(MAX_RUN)))
 }
 
 /// Pages that are copied together.
@@ -203,14 +199,14 @@ enum Behind {
 
 impl Run {
     fn read(&self, memory: &Memory, data: &mut Vec<u8>) -> Result<(), Error> {
-        data.resize(run_bytes(self.ranges.iter().map(|range| range.len).sum()), 0);
+        data.resize(usize_of(self.ranges.iter().map(|range| range.len).sum()), 0);
         if self.access.is_readable {
             let spans: Vec<Span> = self.ranges.iter().map(|range| Span { addr: range.addr, len: range.len }).collect();
             return Ok(memory.gather(&spans, data)?);
         }
         let mut rest = data.as_mut_slice();
         for range in &self.ranges {
-            let (part, after) = rest.split_at_mut(run_bytes(range.len));
+            let (part, after) = rest.split_at_mut(usize_of(range.len));
             memory.read_forced(range.addr, part)?;
             rest = after;
         }

@@ -16,7 +16,7 @@ mod tracee;
 
 pub use arch::Registers;
 pub use error::TraceError;
-pub use memory::{Memory, Span};
+pub use memory::{Memory, Span, usize_of};
 pub use remote::{Batch, CallSite, InFlight, Injection, Outcome, begin_wait};
 pub use thread::{Event, Running, SeizeOptions, SigInfo, SigQueue, Stop, Stopped};
 

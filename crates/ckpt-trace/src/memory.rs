@@ -166,9 +166,10 @@ fn iovec_of(span: &Span) -> libc::iovec {
     libc::iovec { iov_base: std::ptr::without_provenance_mut(usize_of(span.addr)), iov_len: usize_of(span.len) }
 }
 
-/// 64-bit only: the crate does not compile for smaller machines (see `arch`).
+/// A length or an index of a 64-bit machine as Rust counts them: the crate does not compile for smaller machines (see `arch`).
 #[allow(clippy::cast_possible_truncation)] // usize is 64 bits wide on every supported architecture
-pub(crate) fn usize_of(value: u64) -> usize {
+#[must_use]
+pub fn usize_of(value: u64) -> usize {
     value as usize
 }
 

@@ -177,13 +177,7 @@ impl FileTable {
             }
             Some(Contents::File(_)) => {}
             None => {
-                let (path, kind) = match strip_deleted(name) {
-                    Some(path) => match memfd_name(&path) {
-                        Some(name) => (path, FileKind::Memfd { name, seals: 0 }),
-                        None => (path, FileKind::Unlinked),
-                    },
-                    None => (name.to_path_buf(), FileKind::Unlinked),
-                };
+                let (path, kind) = unlinked(name, || 0);
                 self.files.push(FileState {
                     id,
                     path,
@@ -207,15 +201,7 @@ impl FileTable {
         let is_there = |path: &Path| {
             fs::metadata(self.resolve(path)).is_ok_and(|found| (found.dev(), found.ino()) == (stat.dev(), stat.ino()))
         };
-        match strip_deleted(name) {
-            _ if is_there(name) => (name.to_path_buf(), FileKind::Linked),
-            Some(path) => match memfd_name(&path) {
-                Some(name) => (path, FileKind::Memfd { name, seals: seals() }),
-                None => (path, FileKind::Unlinked),
-            },
-            // A path that leads elsewhere for us: another root, another mount namespace.
-            None => (name.to_path_buf(), FileKind::Unlinked),
-        }
+        if is_there(name) { (name.to_path_buf(), FileKind::Linked) } else { unlinked(name, seals) }
     }
 
     /// The table, and where carried contents are to be had.
@@ -230,6 +216,16 @@ fn rooted(pid: i32, path: &Path) -> PathBuf {
     let mut rooted = PathBuf::from(format!("/proc/{pid}/root"));
     rooted.push(path.strip_prefix("/").unwrap_or(path));
     rooted
+}
+
+/// What a file is that its name does not lead to: unlinked, without a name from the beginning, or, where the name is not
+/// marked as deleted, one that we cannot reach by it (another root, another mount namespace).
+fn unlinked(name: &Path, seals: impl FnOnce() -> u32) -> (PathBuf, FileKind) {
+    let Some(path) = strip_deleted(name) else { return (name.to_path_buf(), FileKind::Unlinked) };
+    match memfd_name(&path) {
+        Some(name) => (path, FileKind::Memfd { name, seals: seals() }),
+        None => (path, FileKind::Unlinked),
+    }
 }
 
 fn strip_deleted(name: &Path) -> Option<PathBuf> {

@@ -146,31 +146,24 @@ impl ProcessAttributes {
     /// What it sets when its memory and credentials are in place: things that forbid, and things that a change of
     /// credentials would reset. The signal for the parent's end is left out when the parent will not stay.
     pub fn rebuild_late(&self, parent_stays: bool, batch: &mut Batch) {
-        let mut prctl = |name: &'static str, option: u64, argument: u64| {
-            batch.call(name, libc::SYS_prctl, &[option, argument, 0, 0, 0]);
-        };
         let number = |option: i32| u64::from(option.unsigned_abs());
+        let mut prctl = |name: &'static str, option: u64, arguments: [u64; 2]| {
+            batch.call(name, libc::SYS_prctl, &[option, arguments[0], arguments[1], 0, 0]);
+        };
         if self.child_subreaper {
-            prctl("prctl(PR_SET_CHILD_SUBREAPER)", number(libc::PR_SET_CHILD_SUBREAPER), 1);
+            prctl("prctl(PR_SET_CHILD_SUBREAPER)", number(libc::PR_SET_CHILD_SUBREAPER), [1, 0]);
         }
         if self.thp_disable != 0 {
             // The answer is the flags of Linux 6.18 above the bit that says that it is disabled at all.
             let flags = self.thp_disable >> 1 << 1;
-            batch.call(
-                "prctl(PR_SET_THP_DISABLE)",
-                libc::SYS_prctl,
-                &[number(libc::PR_SET_THP_DISABLE), 1, flags, 0, 0],
-            );
+            prctl("prctl(PR_SET_THP_DISABLE)", number(libc::PR_SET_THP_DISABLE), [1, flags]);
         }
-        let mut prctl = |name: &'static str, option: u64, argument: u64| {
-            batch.call(name, libc::SYS_prctl, &[option, argument, 0, 0, 0]);
-        };
         if self.memory_deny_write_execute != 0 {
-            prctl("prctl(PR_SET_MDWE)", PR_SET_MDWE, self.memory_deny_write_execute);
+            prctl("prctl(PR_SET_MDWE)", PR_SET_MDWE, [self.memory_deny_write_execute, 0]);
         }
-        prctl("prctl(PR_SET_DUMPABLE)", number(libc::PR_SET_DUMPABLE), self.dumpable.min(1));
+        prctl("prctl(PR_SET_DUMPABLE)", number(libc::PR_SET_DUMPABLE), [self.dumpable.min(1), 0]);
         if self.parent_death_signal != 0 && parent_stays {
-            prctl("prctl(PR_SET_PDEATHSIG)", number(libc::PR_SET_PDEATHSIG), self.parent_death_signal.into());
+            prctl("prctl(PR_SET_PDEATHSIG)", number(libc::PR_SET_PDEATHSIG), [self.parent_death_signal.into(), 0]);
         }
     }
 
@@ -184,21 +177,18 @@ impl ProcessAttributes {
 
     /// Sets from outside what the process `pid` (as we see it) cannot set itself. What is not allowed is told in a note.
     pub fn rebuild_outside(&self, pid: i32, notes: &mut Vec<String>) {
-        let mut write = |file: &str, value: String| {
+        // What is shown and what is written differ in form for the filter.
+        let mut write = |file: &str, shown: String, written: String| {
             let path = format!("/proc/{pid}/{file}");
-            let is_set = fs::read_to_string(&path).is_ok_and(|now| now.trim_end() == value);
-            if !is_set && let Err(error) = fs::write(&path, &value) {
-                notes.push(format!("{file} {value} could not be set ({error})"));
+            let is_set = fs::read_to_string(&path).is_ok_and(|now| now.trim_end() == shown);
+            if !is_set && let Err(error) = fs::write(&path, written) {
+                notes.push(format!("{file} {shown} could not be set ({error})"));
             }
         };
-        write("oom_score_adj", self.oom_score_adj.to_string());
+        let score = self.oom_score_adj.to_string();
+        write("oom_score_adj", score.clone(), score);
         if let Some(filter) = self.coredump_filter {
-            let path = format!("/proc/{pid}/coredump_filter");
-            let value = format!("{filter:08x}");
-            let is_set = fs::read_to_string(&path).is_ok_and(|now| now.trim_end() == value);
-            if !is_set && let Err(error) = fs::write(&path, format!("0x{value}")) {
-                notes.push(format!("coredump_filter {value} could not be set ({error})"));
-            }
+            write("coredump_filter", format!("{filter:08x}"), format!("0x{filter:08x}"));
         }
         for (resource, (name, &(soft, hard))) in (0..).zip(RLIMIT_NAMES.iter().zip(&self.rlimits)) {
             if sys::rlimit(pid, resource).is_ok_and(|now| now == (soft, hard)) {

@@ -3,7 +3,7 @@
 use std::io;
 
 use ckpt_trace::sys::{self, SchedAttr};
-use ckpt_trace::{Batch, Outcome, SigQueue, Stopped, Tid, TraceError, arch};
+use ckpt_trace::{Batch, Outcome, Registers, SigQueue, Stopped, Tid, TraceError, arch};
 use rustix::process::{Pid, getpriority_process, setpriority_process};
 use serde::{Deserialize, Serialize};
 
@@ -117,13 +117,14 @@ pub fn ask(batch: &mut Batch) -> Asked {
 }
 
 impl ThreadState {
-    /// The state of a stopped thread of process `pid`, with its answers to [`ask`].
+    /// The state of a stopped thread of process `pid` that will go on with `registers`, with its answers to [`ask`].
     ///
     /// # Errors
     /// When the thread has ended.
     pub fn capture(
         pid: Tid,
         thread: &Stopped,
+        registers: &Registers,
         asked: &Asked,
         answers: &Outcome,
         wait: Option<Wait>,
@@ -136,7 +137,7 @@ impl ThreadState {
         Ok(Self {
             tid: status.ns_pid.last().copied().unwrap_or(tid),
             name: Bytes(status.name),
-            registers: thread.registers()?.to_words().to_vec(),
+            registers: registers.to_words().to_vec(),
             extended: thread.extended_state()?,
             signal_mask: thread.signal_mask()?,
             pending: pending.iter().map(hex::encode).collect(),

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ckpt_image::{Codec, ImageError, PageRange};
-use ckpt_trace::{Batch, InFlight, Memory, Outcome, Span};
+use ckpt_trace::{Batch, InFlight, Memory, Outcome, Span, usize_of};
 
 use super::index::{ImageIndex, PageRun};
 use super::shell::Shell;
@@ -32,8 +32,8 @@ pub fn vdso(index: &ImageIndex) -> Result<Option<(u64, Vec<u8>)>, Error> {
         index.read(&run.stored, &mut buffer, &mut data)?;
         for (range, bytes) in parts(run, &data).filter(|(range, _)| is_vdso(range)) {
             let region = memory.region_at(range.addr).map_or(range.addr..range.addr, |r| r.start..r.end);
-            let code = found.get_or_insert_with(|| (region.start, vec![0; len(region.end - region.start)]));
-            let at = len(range.addr - code.0);
+            let code = found.get_or_insert_with(|| (region.start, vec![0; usize_of(region.end - region.start)]));
+            let at = usize_of(range.addr - code.0);
             let end = (at + bytes.len()).min(code.1.len());
             code.1[at..end].copy_from_slice(&bytes[..end - at]);
         }
@@ -141,14 +141,10 @@ fn put(memory: &Memory, run: &PageRun, data: &[u8]) -> Result<(), Error> {
 fn parts<'a>(run: &'a PageRun, data: &'a [u8]) -> impl Iterator<Item = (&'a PageRange, &'a [u8])> {
     let mut rest = data;
     run.ranges.iter().map(move |range| {
-        let (part, after) = rest.split_at(len(range.len).min(rest.len()));
+        let (part, after) = rest.split_at(usize_of(range.len).min(rest.len()));
         rest = after;
         (range, part)
     })
-}
-
-fn len(length: u64) -> usize {
-    usize::try_from(length).unwrap_or(usize::MAX)
 }
 
 /// Lets the process read runs from its descriptor of the image.

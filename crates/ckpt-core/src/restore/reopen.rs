@@ -1,11 +1,13 @@
 //! Finding the files of an image again, and opening them before anything is built.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
+use ckpt_trace::usize_of;
 use rustix::fs::OFlags;
 use rustix::io::fcntl_dupfd_cloexec;
 
@@ -70,13 +72,13 @@ pub fn open_all(index: &ImageIndex, policy: FilesPolicy, notes: &mut Vec<String>
     for region in &memory.regions {
         if let Backing::File { file, shared, may_write, .. } = region.backing {
             let writable = shared && may_write;
-            if let std::collections::btree_map::Entry::Vacant(e) = mapped.entry((file, writable)) {
+            if let Entry::Vacant(place) = mapped.entry((file, writable)) {
                 let flags = if writable { OFlags::RDWR } else { OFlags::RDONLY };
-                e.insert(hold(finder.open(&index.layout.files[file_index(file)], flags)?)?);
+                place.insert(hold(finder.open(&index.layout.files[usize_of(file)], flags)?)?);
             }
         }
     }
-    let executable = hold(finder.open(&index.layout.files[file_index(memory.executable)], OFlags::RDONLY)?)?;
+    let executable = hold(finder.open(&index.layout.files[usize_of(memory.executable)], OFlags::RDONLY)?)?;
     let image = hold(index.file.as_fd().try_clone_to_owned().map_err(Error::reopening("read", &index.path))?)?;
 
     let mut sources: Vec<Option<i32>> = vec![None; descriptors.descriptions.len()];
@@ -114,10 +116,6 @@ impl OpenFiles {
 
 fn is_inherited(opened: &Opened) -> bool {
     matches!(opened, Opened::Terminal { .. } | Opened::Inherited(_))
-}
-
-fn file_index(id: u64) -> usize {
-    usize::try_from(id).unwrap_or(usize::MAX)
 }
 
 impl Finder<'_> {
@@ -258,7 +256,7 @@ impl Finder<'_> {
     /// Takes out the files that are to be sealed.
     fn unsealed(&mut self) -> Vec<(File, u32, PathBuf)> {
         let made = std::mem::take(&mut self.recreated).into_iter();
-        made.filter_map(|(id, file)| match &self.index.layout.files.get(file_index(id))?.kind {
+        made.filter_map(|(id, file)| match &self.index.layout.files.get(usize_of(id))?.kind {
             FileKind::Memfd { name, seals } if *seals != 0 => Some((file, *seals, PathBuf::from(name))),
             _ => None,
         })
@@ -276,27 +274,24 @@ impl Finder<'_> {
         Ok(PathBuf::from(format!("/proc/self/fd/{number}")))
     }
 
-    /// The pipe of this inode, made when it is first needed: the numbers of its ends here.
-    fn pipe(&mut self, inode: u64) -> Result<(i32, i32), Error> {
-        if !self.pipes.contains_key(&inode) {
-            let ends =
-                self.index.state.descriptors.descriptions.iter().filter_map(|description| match &description.opened {
-                    Opened::Pipe(pipe) if pipe.inode == inode && pipe.is_reading => Some(pipe),
+    /// An end of a pipe, which is made when it is first needed.
+    fn pipe_end(&mut self, end: &Pipe) -> Result<&OwnedFd, Error> {
+        let pipe = match self.pipes.entry(end.inode) {
+            Entry::Occupied(made) => made.into_mut(),
+            Entry::Vacant(place) => {
+                let descriptions = &self.index.state.descriptors.descriptions;
+                let mut pipes = descriptions.iter().filter_map(|description| match &description.opened {
+                    Opened::Pipe(pipe) => Some(pipe),
                     _ => None,
                 });
-            let reading_end = ends.into_iter().next().ok_or_else(|| {
-                Error::restore("a pipe of the program has no reading end", "the image is damaged; take another one")
-            })?;
-            self.pipes.insert(inode, reading_end.rebuild().map_err(making("a pipe"))?);
-        }
-        Ok(self.pipes.get(&inode).map_or((-1, -1), |(reading, writing)| (reading.as_raw_fd(), writing.as_raw_fd())))
-    }
-
-    /// An end of a pipe that has been made.
-    fn pipe_end(&self, pipe: &Pipe) -> std::io::Result<OwnedFd> {
-        let ends = self.pipes.get(&pipe.inode).ok_or(std::io::ErrorKind::NotFound)?;
-        let end = if pipe.is_reading { &ends.0 } else { &ends.1 };
-        end.try_clone()
+                // What is in the pipe is known by its reading end.
+                let reading = pipes.find(|pipe| pipe.inode == end.inode && pipe.is_reading).ok_or_else(|| {
+                    Error::restore("a pipe of the program has no reading end", "the image is damaged; take another one")
+                })?;
+                place.insert(reading.rebuild().map_err(making("a pipe"))?)
+            }
+        };
+        Ok(if end.is_reading { &pipe.0 } else { &pipe.1 })
     }
 
     fn open_description(&mut self, description: &Description, fd: i32, is_standard: bool) -> Result<OwnedFd, Error> {
@@ -313,7 +308,7 @@ impl Finder<'_> {
         };
         match &description.opened {
             Opened::File(file) => {
-                let state = &self.index.layout.files[file_index(*file)];
+                let state = &self.index.layout.files[usize_of(*file)];
                 let opened = self.open(state, flags)?;
                 if !flags.contains(OFlags::PATH) {
                     rustix::fs::seek(&opened, rustix::fs::SeekFrom::Start(description.offset))
@@ -344,13 +339,13 @@ impl Finder<'_> {
                 })
             }
             Opened::Pipe(pipe) => {
-                let (reading, writing) = self.pipe(pipe.inode)?;
-                let end = if pipe.is_reading { reading } else { writing };
-                if self.used_ends.insert((pipe.inode, pipe.is_reading)) {
-                    return self.pipe_end(pipe).and_then(|end| with_flags(end, flags)).map_err(making("a pipe"));
+                let is_first = self.used_ends.insert((pipe.inode, pipe.is_reading));
+                let end = self.pipe_end(pipe)?;
+                if is_first {
+                    return end.try_clone().and_then(|end| with_flags(end, flags)).map_err(making("a pipe"));
                 }
                 // Another description of the same end: by its path in /proc.
-                open(PathBuf::from(format!("/proc/self/fd/{end}")))
+                open(PathBuf::from(format!("/proc/self/fd/{}", end.as_raw_fd())))
             }
             Opened::EventCounter(counter) => {
                 counter.rebuild().and_then(|fd| with_flags(fd, flags)).map_err(making("an eventfd"))
