@@ -4,5 +4,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod frames;
 pub mod protocol;
 pub mod wire;
