@@ -124,5 +124,12 @@ impl Machine {
     }
 }
 
+/// Environment variables with which a program chooses no code beyond the oldest common x86-64 machine (x86-64-v2): name
+/// and value.
+#[must_use]
+pub fn portable_environment() -> Vec<(&'static str, String)> {
+    unimplemented!("in progress")
+}
+
 #[cfg(test)]
 mod tests;

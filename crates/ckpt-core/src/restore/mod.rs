@@ -107,6 +107,40 @@ pub fn restore(image: &Path, options: &RestoreOptions) -> Result<Restored, Error
     Ok(Restored { report, nest, place })
 }
 
+/// A program that has arrived: rebuilt from a stream that was read to its end and verified, and not running yet. Dropped,
+/// or when this process dies, nothing is left of it.
+#[derive(Debug)]
+pub struct Arrival {
+    report: RestoreReport,
+}
+
+/// Builds a program from an image that comes through a stream, up to the last step. Not a byte beyond the image is asked for.
+///
+/// It makes processes first: no other thread may exist in the caller.
+///
+/// # Errors
+/// See [`Error`]; nothing of the program is left then.
+pub fn arrive<R: std::io::Read>(stream: R, options: &RestoreOptions) -> Result<Arrival, Error> {
+    let _ = (stream, options);
+    unimplemented!("in progress")
+}
+
+impl Arrival {
+    /// What was done.
+    #[must_use]
+    pub fn report(&self) -> &RestoreReport {
+        &self.report
+    }
+
+    /// Lets the program run.
+    ///
+    /// # Errors
+    /// [`Error::Restore`] when it was killed meanwhile; nothing of it is left.
+    pub fn go(self) -> Result<Restored, Error> {
+        unimplemented!("in progress")
+    }
+}
+
 impl Restored {
     /// The process, as the caller sees it.
     #[must_use]
