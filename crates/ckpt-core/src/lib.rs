@@ -15,6 +15,7 @@ mod error;
 mod freeze;
 mod page_finder;
 mod pages;
+mod park;
 pub mod proc;
 pub mod resource;
 mod restore;

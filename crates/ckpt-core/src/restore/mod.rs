@@ -184,30 +184,10 @@ pub fn try_nest() -> Result<Vec<String>, String> {
 
 /// Refuses a machine on which the program could not go on.
 fn check_machine(index: &ImageIndex, ignore_cpu: bool) -> Result<(), Error> {
-    let here = Machine::this();
-    let missing = index.layout.machine.missing_from(&here);
-    if !missing.is_empty() && !ignore_cpu {
-        return Err(Error::Foreign {
-            path: index.path.clone(),
-            what: format!("the program may use processor features that this machine lacks: {}", missing.join(" ")),
-            advice: "restore it on a machine that has them, or try --ignore-cpu if you know that it does not use them"
-                .to_owned(),
-        });
+    match index.layout.machine.unfit(&Machine::this()) {
+        Some((what, advice)) if !ignore_cpu => Err(Error::Foreign { path: index.path.clone(), what, advice }),
+        _ => Ok(()),
     }
-    let larger = index.layout.machine.larger_state(&here);
-    if !larger.is_empty() && !ignore_cpu {
-        return Err(Error::Foreign {
-            path: index.path.clone(),
-            what: format!(
-                "this processor has more registers (XSAVE components {larger:?}) than the program made room for when it bound its libraries"
-            ),
-            advice: format!(
-                "restore it on a machine like {}, or try --ignore-cpu if it is static or was started with LD_BIND_NOW=1",
-                index.layout.machine.cpu
-            ),
-        });
-    }
-    Ok(())
 }
 
 /// All namespaces: an ordinary user gets the others by one of users.

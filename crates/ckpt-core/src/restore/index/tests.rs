@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::Class;
+use crate::DepartOptions;
 use crate::capture::capture;
 use crate::freeze::Frozen;
 use crate::pages::PAGE_SIZE;
-use crate::resource::file_table::Carry;
 use crate::resource::tracee::Tracee;
 
 /// Layout and state of a real process.
@@ -22,7 +22,7 @@ fn real() -> &'static (Value, Value) {
     REAL.get_or_init(|| {
         let tracee = Tracee::new();
         let mut frozen = Frozen::freeze(tracee.pid).unwrap();
-        let captured = capture(&mut frozen, Carry { mapped: false, open: false }).unwrap();
+        let captured = capture(&mut frozen, &DepartOptions::default()).unwrap();
         frozen.thaw().unwrap();
         (serde_json::to_value(&captured.layout).unwrap(), serde_json::to_value(&captured.state).unwrap())
     })
