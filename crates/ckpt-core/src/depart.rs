@@ -295,7 +295,7 @@ fn renew_pending(frozen: &Frozen, captured: &mut Captured, parked: Option<&Parke
 
 /// Waits until a process is stopped whose tracer is about to die or has just died.
 fn await_stop(pid: i32) -> Result<(), Error> {
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const PATIENCE: Duration = Duration::from_secs(2);
     let began = Instant::now();
     loop {
         let status = Status::of(pid).map_err(|error| if error.is_gone() { Error::NoProcess { pid } } else { error.into() })?;

@@ -1,4 +1,4 @@
-//! The restore: look, open, make a nest, build, let go.
+//! The restore: look, open, make a nest, build, let go; from a file, or from a stream as it comes.
 
 mod build;
 mod fill;
@@ -6,12 +6,18 @@ mod foreground;
 mod index;
 mod nest;
 mod reopen;
+mod seen;
 mod shell;
+mod stream;
 
+use std::io::Read;
 use std::path::Path;
 
+use build::Built;
 use ckpt_trace::sys::Namespace;
+use fill::{FileRuns, Runs};
 use serde::Serialize;
+use stream::Stream;
 
 pub use foreground::Ending;
 use index::ImageIndex;
@@ -75,20 +81,51 @@ pub struct Restored {
     place: foreground::Place,
 }
 
+/// A program that has arrived: rebuilt from an image that was read to its end and verified, and not running yet. Dropped,
+/// or when this process dies, nothing is left of it.
+pub struct Arrival {
+    report: RestoreReport,
+    index: ImageIndex,
+    built: Option<Built>,
+    nest: Option<Nest>,
+}
+
 /// Brings a program back from an image file. It runs when this returns.
 ///
 /// # Errors
 /// See [`Error`]; nothing of the program is left then.
 pub fn restore(image: &Path, options: &RestoreOptions) -> Result<Restored, Error> {
     crate::raise_descriptor_limit();
-    let index = ImageIndex::open(image)?;
+    let (index, runs) = ImageIndex::open(image)?;
+    prepare(index, &mut FileRuns(runs), options)?.go()
+}
+
+/// Builds a program from an image that comes through a stream, up to the last step. Not a byte beyond the image is asked for.
+///
+/// It makes processes first: no other thread may be in the caller's process. The caller's thread is the program's tracer
+/// until [`Arrival::go`].
+///
+/// # Errors
+/// See [`Error`]; nothing of the program is left then. [`Error::Cancelled`] by [`cancel_flag`](crate::cancel_flag).
+pub fn arrive<R: Read>(stream: R, options: &RestoreOptions) -> Result<Arrival, Error> {
+    crate::raise_descriptor_limit();
+    let us = rustix::process::getpid().as_raw_nonzero().get();
+    if crate::proc::tree::threads(us)?.len() > 1 {
+        let source = std::io::Error::other("there are other threads in this process");
+        return Err(Error::System { what: "make the processes of a nest".to_owned(), source });
+    }
+    let (mut stream, index) = Stream::open(stream)?;
+    prepare(index, &mut stream, options)
+}
+
+/// Does everything up to the last step.
+fn prepare(index: ImageIndex, runs: &mut dyn Runs, options: &RestoreOptions) -> Result<Arrival, Error> {
     let mut notes = Vec::new();
     check_machine(&index, options.ignore_cpu)?;
     let files = reopen::open_all(&index, options.files, &mut notes)?;
     let (nest, plan) = make_nest(&index, options.nest, &mut notes)?;
-    let built = build::build(&index, files, &nest, &plan, options.detach, &mut notes);
-    let place = match built {
-        Ok(place) => place,
+    let built = match build::build(&index, runs, files, &nest, &plan, options.detach, &mut notes) {
+        Ok(built) => built,
         Err(error) => {
             nest.destroy();
             return Err(error.while_restoring());
@@ -104,25 +141,7 @@ pub fn restore(image: &Path, options: &RestoreOptions) -> Result<Restored, Error
         threads: index.state.threads.len(),
         notes,
     };
-    Ok(Restored { report, nest, place })
-}
-
-/// A program that has arrived: rebuilt from a stream that was read to its end and verified, and not running yet. Dropped,
-/// or when this process dies, nothing is left of it.
-#[derive(Debug)]
-pub struct Arrival {
-    report: RestoreReport,
-}
-
-/// Builds a program from an image that comes through a stream, up to the last step. Not a byte beyond the image is asked for.
-///
-/// It makes processes first: no other thread may exist in the caller.
-///
-/// # Errors
-/// See [`Error`]; nothing of the program is left then.
-pub fn arrive<R: std::io::Read>(stream: R, options: &RestoreOptions) -> Result<Arrival, Error> {
-    let _ = (stream, options);
-    unimplemented!("in progress")
+    Ok(Arrival { report, index, built: Some(built), nest: Some(nest) })
 }
 
 impl Arrival {
@@ -136,8 +155,33 @@ impl Arrival {
     ///
     /// # Errors
     /// [`Error::Restore`] when it was killed meanwhile; nothing of it is left.
-    pub fn go(self) -> Result<Restored, Error> {
-        unimplemented!("in progress")
+    pub fn go(mut self) -> Result<Restored, Error> {
+        let (Some(built), Some(nest)) = (self.built.take(), self.nest.take()) else {
+            return Err(Error::Died { pid: self.report.pid }.while_restoring());
+        };
+        match built.go(&self.index) {
+            Ok(place) => Ok(Restored { report: self.report.clone(), nest, place }),
+            Err(error) => {
+                nest.destroy();
+                Err(error.while_restoring())
+            }
+        }
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        // Its threads first: they die with what traces them.
+        drop(self.built.take());
+        if let Some(nest) = self.nest.take() {
+            nest.destroy();
+        }
+    }
+}
+
+impl std::fmt::Debug for Arrival {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Arrival").field("report", &self.report).finish_non_exhaustive()
     }
 }
 
