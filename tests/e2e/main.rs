@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod bad_input;
+mod departure;
+mod driver;
 mod files;
 mod identity;
 mod image_edit;
@@ -37,6 +39,9 @@ fn add_roundtrips(suite: &mut Suite, whos: Whos, tests: &'static [Plain]) {
 }
 
 fn main() -> ExitCode {
+    if let Some(status) = driver::main() {
+        return status;
+    }
     let mut suite = Suite::default();
     memory::add(&mut suite);
     registers::add(&mut suite);
@@ -54,5 +59,6 @@ fn main() -> ExitCode {
     bad_input::add(&mut suite);
     tools::add(&mut suite);
     runtime::add(&mut suite);
+    departure::add(&mut suite);
     suite.run(std::env::args().skip(1))
 }

@@ -18,6 +18,7 @@ pub fn checkpoint(args: &CheckpointArgs) -> anyhow::Result<i32> {
         codec: args.codec,
         self_contained: args.self_contained,
         carry_files: args.carry_files,
+        tcp_close: args.tcp == "close",
         ..CheckpointOptions::default()
     };
     let report = ckpt_core::checkpoint(pid, &file, &options)?;

@@ -133,6 +133,10 @@ pub struct CheckpointArgs {
     /// Carry the contents of open files in the image, so that a restore can undo changes
     #[arg(long)]
     pub carry_files: bool,
+    /// What to do about connected TCP sockets: refuse, or close them, so that the restored program finds them reset by
+    /// their peers
+    #[arg(long, default_value = "refuse", value_parser = PossibleValuesParser::new(["refuse", "close"]))]
+    pub tcp: String,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

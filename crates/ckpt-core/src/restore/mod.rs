@@ -1,4 +1,4 @@
-//! The restore: look, open, make a nest, build, let go.
+//! The restore: look, open, make a nest, build, let go; from a file, or from a stream as it comes.
 
 mod build;
 mod fill;
@@ -6,12 +6,18 @@ mod foreground;
 mod index;
 mod nest;
 mod reopen;
+mod seen;
 mod shell;
+mod stream;
 
+use std::io::Read;
 use std::path::Path;
 
+use build::Built;
 use ckpt_trace::sys::Namespace;
+use fill::{FileRuns, Runs};
 use serde::Serialize;
+use stream::Stream;
 
 pub use foreground::Ending;
 use index::ImageIndex;
@@ -75,20 +81,51 @@ pub struct Restored {
     place: foreground::Place,
 }
 
+/// A program that has arrived: rebuilt from an image that was read to its end and verified, and not running yet. Dropped,
+/// or when this process dies, nothing is left of it.
+pub struct Arrival {
+    report: RestoreReport,
+    index: ImageIndex,
+    built: Option<Built>,
+    nest: Option<Nest>,
+}
+
 /// Brings a program back from an image file. It runs when this returns.
 ///
 /// # Errors
 /// See [`Error`]; nothing of the program is left then.
 pub fn restore(image: &Path, options: &RestoreOptions) -> Result<Restored, Error> {
     crate::raise_descriptor_limit();
-    let index = ImageIndex::open(image)?;
+    let (index, runs) = ImageIndex::open(image)?;
+    prepare(index, &mut FileRuns(runs), options)?.go()
+}
+
+/// Builds a program from an image that comes through a stream, up to the last step. Not a byte beyond the image is asked for.
+///
+/// It makes processes first: no other thread may be in the caller's process. The caller's thread is the program's tracer
+/// until [`Arrival::go`].
+///
+/// # Errors
+/// See [`Error`]; nothing of the program is left then. [`Error::Cancelled`] by [`cancel_flag`](crate::cancel_flag).
+pub fn arrive<R: Read>(stream: R, options: &RestoreOptions) -> Result<Arrival, Error> {
+    crate::raise_descriptor_limit();
+    let us = rustix::process::getpid().as_raw_nonzero().get();
+    if crate::proc::tree::threads(us)?.len() > 1 {
+        let source = std::io::Error::other("there are other threads in this process");
+        return Err(Error::System { what: "make the processes of a nest".to_owned(), source });
+    }
+    let (mut stream, index) = Stream::open(stream)?;
+    prepare(index, &mut stream, options)
+}
+
+/// Does everything up to the last step.
+fn prepare(index: ImageIndex, runs: &mut dyn Runs, options: &RestoreOptions) -> Result<Arrival, Error> {
     let mut notes = Vec::new();
     check_machine(&index, options.ignore_cpu)?;
     let files = reopen::open_all(&index, options.files, &mut notes)?;
     let (nest, plan) = make_nest(&index, options.nest, &mut notes)?;
-    let built = build::build(&index, files, &nest, &plan, options.detach, &mut notes);
-    let place = match built {
-        Ok(place) => place,
+    let built = match build::build(&index, runs, files, &nest, &plan, options.detach, &mut notes) {
+        Ok(built) => built,
         Err(error) => {
             nest.destroy();
             return Err(error.while_restoring());
@@ -104,7 +141,48 @@ pub fn restore(image: &Path, options: &RestoreOptions) -> Result<Restored, Error
         threads: index.state.threads.len(),
         notes,
     };
-    Ok(Restored { report, nest, place })
+    Ok(Arrival { report, index, built: Some(built), nest: Some(nest) })
+}
+
+impl Arrival {
+    /// What was done.
+    #[must_use]
+    pub fn report(&self) -> &RestoreReport {
+        &self.report
+    }
+
+    /// Lets the program run.
+    ///
+    /// # Errors
+    /// [`Error::Restore`] when it was killed meanwhile; nothing of it is left.
+    pub fn go(mut self) -> Result<Restored, Error> {
+        let (Some(built), Some(nest)) = (self.built.take(), self.nest.take()) else {
+            return Err(Error::Died { pid: self.report.pid }.while_restoring());
+        };
+        match built.go(&self.index) {
+            Ok(place) => Ok(Restored { report: self.report.clone(), nest, place }),
+            Err(error) => {
+                nest.destroy();
+                Err(error.while_restoring())
+            }
+        }
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        // Its threads first: they die with what traces them.
+        drop(self.built.take());
+        if let Some(nest) = self.nest.take() {
+            nest.destroy();
+        }
+    }
+}
+
+impl std::fmt::Debug for Arrival {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Arrival").field("report", &self.report).finish_non_exhaustive()
+    }
 }
 
 impl Restored {
@@ -150,30 +228,10 @@ pub fn try_nest() -> Result<Vec<String>, String> {
 
 /// Refuses a machine on which the program could not go on.
 fn check_machine(index: &ImageIndex, ignore_cpu: bool) -> Result<(), Error> {
-    let here = Machine::this();
-    let missing = index.layout.machine.missing_from(&here);
-    if !missing.is_empty() && !ignore_cpu {
-        return Err(Error::Foreign {
-            path: index.path.clone(),
-            what: format!("the program may use processor features that this machine lacks: {}", missing.join(" ")),
-            advice: "restore it on a machine that has them, or try --ignore-cpu if you know that it does not use them"
-                .to_owned(),
-        });
+    match index.layout.machine.unfit(&Machine::this()) {
+        Some((what, advice)) if !ignore_cpu => Err(Error::Foreign { path: index.path.clone(), what, advice }),
+        _ => Ok(()),
     }
-    let larger = index.layout.machine.larger_state(&here);
-    if !larger.is_empty() && !ignore_cpu {
-        return Err(Error::Foreign {
-            path: index.path.clone(),
-            what: format!(
-                "this processor has more registers (XSAVE components {larger:?}) than the program made room for when it bound its libraries"
-            ),
-            advice: format!(
-                "restore it on a machine like {}, or try --ignore-cpu if it is static or was started with LD_BIND_NOW=1",
-                index.layout.machine.cpu
-            ),
-        });
-    }
-    Ok(())
 }
 
 /// All namespaces: an ordinary user gets the others by one of users.

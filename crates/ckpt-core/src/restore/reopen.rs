@@ -353,6 +353,9 @@ impl Finder<'_> {
             Opened::Epoll(_) => {
                 Epoll::rebuild().and_then(|fd| with_flags(fd, flags)).map_err(making("an epoll instance"))
             }
+            Opened::ResetSocket(socket) => {
+                socket.rebuild().and_then(|fd| with_flags(fd, flags)).map_err(making("a socket that was reset"))
+            }
             Opened::Inherited(_) => Err(Error::restore(
                 format!("descriptor {fd} is a pipe or socket that cannot be reconnected"),
                 "the image is damaged; take another one",
