@@ -153,7 +153,7 @@ fn map_shared(shell: &mut Shell, memory: &MemoryState) -> Result<(), Error> {
 fn build_process(shell: &mut Shell, index: &ImageIndex, files: &OpenFiles) -> Result<(), Error> {
     let state = &index.state;
     shell.run(|batch| {
-        state.process.rebuild_early(batch);
+        state.process.rebuild_early(&files.directory, batch);
         state.signals.rebuild(batch);
     })?;
     let below = u64::from((files.base - 1).unsigned_abs());
