@@ -21,6 +21,7 @@ mod terminal;
 mod threads;
 mod timers;
 mod tools;
+mod view;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     refusals::add(&mut suite);
     bad_input::add(&mut suite);
     tools::add(&mut suite);
+    view::add(&mut suite);
     runtime::add(&mut suite);
     suite.run(std::env::args().skip(1))
 }

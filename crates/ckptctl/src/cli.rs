@@ -157,7 +157,7 @@ pub struct RestoreArgs {
     pub nest: NestPolicy,
     /// Let the program find the file or directory NEW of this machine at the path OLD, for itself alone: for an image
     /// whose files lie elsewhere here. Can be given several times
-    #[arg(long, value_name = "OLD=NEW", value_parser = OsStringValueParser::new().try_map(shown))]
+    #[arg(long, value_name = "OLD=NEW", value_parser = OsStringValueParser::new().try_map(|text| shown(&text)))]
     pub show: Vec<Shown>,
     /// Restore even if this processor lacks features of the one where the image was made; the program may then die of
     /// SIGILL
@@ -251,7 +251,7 @@ fn nest_policy() -> impl clap::builder::TypedValueParser<Value = NestPolicy> {
 }
 
 /// The two paths of `OLD=NEW`.
-fn shown(text: OsString) -> Result<Shown, String> {
+fn shown(text: &OsStr) -> Result<Shown, String> {
     let mut paths = text.as_bytes().splitn(2, |byte| *byte == b'=').map(|path| PathBuf::from(OsStr::from_bytes(path)));
     match (paths.next(), paths.next()) {
         (Some(path), Some(source)) if path.is_absolute() && !source.as_os_str().is_empty() => {

@@ -131,10 +131,7 @@ impl Plan {
             self.make_namespaces(tenant, control)?;
             if self.has(Namespace::Pid) {
                 match sys::clone_process(None, ChildOf::Parent) {
-                    Ok(Some(init)) => {
-                        tell(control, &Report::Init(init));
-                        return Ok(());
-                    }
+                    Ok(Some(_)) => return Ok(()),
                     Ok(None) => be_init(tenant.pid, self.shows_files(), &proc, control, reporting),
                     Err(error) => return Err(format!("the nest's first process could not be made: {error}")),
                 }
@@ -271,11 +268,14 @@ fn serve(control: &Control) -> Result<(), String> {
 
 /// The nest's init: makes the shell, then only waits. `proc` is the `/proc` that the engine sees.
 fn be_init(pid: Tid, has_mounts: bool, proc: &File, control: &Control, reporting: &File) -> ! {
-    if has_mounts && let Err(error) = mount_proc() {
-        let note = format!("the program sees the machine's process numbers in /proc ({error})");
-        tell(control, &Report::Note(note));
-    }
-    let shell = serve(control).and_then(|()| {
+    let shell = outside(proc).and_then(|init| {
+        // Before anything else of ours, so that the engine knows whom to end.
+        tell(control, &Report::Init(init));
+        if has_mounts && let Err(error) = mount_proc() {
+            let note = format!("the program sees the machine's process numbers in /proc ({error})");
+            tell(control, &Report::Note(note));
+        }
+        serve(control)?;
         let refused = |error| format!("process id {pid} could not be had in the nest: {error}");
         make_shell(pid, proc, control).map_err(refused)
     });
@@ -308,15 +308,15 @@ fn make_shell(pid: Tid, proc: &File, control: &Control) -> io::Result<Tid> {
     if let Some(shell) = sys::clone_process(Some(pid), ChildOf::Caller)? {
         return Ok(shell);
     }
-    let link = rustix::fs::readlinkat(proc, "self", Vec::new()).ok();
-    tell(
-        control,
-        &match link.and_then(|link| link.to_str().ok()?.parse().ok()) {
-            Some(outside) => Report::Shell(outside),
-            None => Report::Failed("/proc does not show the new process".to_owned()),
-        },
-    );
+    tell(control, &outside(proc).map_or_else(Report::Failed, Report::Shell));
     be_shell(control)
+}
+
+/// The id by which the caller is known to the engine.
+fn outside(proc: &File) -> Result<Tid, String> {
+    let link = rustix::fs::readlinkat(proc, "self", Vec::new()).ok();
+    link.and_then(|link| link.to_str().ok()?.parse().ok())
+        .ok_or_else(|| "/proc does not show the new process".to_owned())
 }
 
 /// A fresh `/proc` that shows the nest's own ids.

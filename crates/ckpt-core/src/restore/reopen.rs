@@ -380,7 +380,8 @@ impl Finder<'_> {
             Entry::Occupied(made) => made.into_mut(),
             Entry::Vacant(entry) => {
                 let beside = self.place.directory_of(&state.path);
-                let file = state.recreate(beside.as_ref()).map_err(Error::reopening("make a file like", &state.path))?;
+                let file =
+                    state.recreate(beside.as_ref()).map_err(Error::reopening("make a file like", &state.path))?;
                 fill(self.index, state, &file)?;
                 entry.insert(file)
             }
