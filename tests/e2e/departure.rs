@@ -139,7 +139,8 @@ fn driver(case: &Case) -> Result<PathBuf> {
     let path = case.stage().bin().join(driver::NAME);
     if !path.exists() {
         // Two cases may want it at once: it appears whole.
-        let copy = case.stage().bin().join(format!("{}-{}", driver::NAME, case.dir().display().to_string().replace('/', "-")));
+        let copy =
+            case.stage().bin().join(format!("{}-{}", driver::NAME, case.dir().display().to_string().replace('/', "-")));
         fs::copy(std::env::current_exe()?, &copy)?;
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
         fs::rename(&copy, &path)?;
@@ -305,7 +306,8 @@ fn not_parked(case: &Case) -> Result<()> {
 /// The restored ones among this case's processes: its own children are known to it.
 fn strangers(case: &Case, known: &[i32]) -> Vec<i32> {
     let mark = format!("CKPT_TEST_GO={}", case.path("go").display());
-    let pids = fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let pids =
+        fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter(|pid: &i32| !known.contains(pid))
         .filter(|pid| {
             fs::read(format!("/proc/{pid}/environ"))
@@ -447,7 +449,9 @@ fn surveyed(case: &Case) -> Result<()> {
     let finished = case.run(&mut drive(case, &["survey", &pid.to_string()])?)?.expect(0)?;
     let text = &finished.stdout;
     ensure!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
-    for told in ["threads: 5", "bin/busy", "executable: true", "work/counters", "written: true", "libc.so.6", "build_id: Some"] {
+    for told in
+        ["threads: 5", "bin/busy", "executable: true", "work/counters", "written: true", "libc.so.6", "build_id: Some"]
+    {
         ensure!(text.contains(told), "no {told:?} in {text}");
     }
     ensure!(Case::state(pid) != Some('t') && Case::state(pid) != Some('T'), "{:?}", Case::state(pid));

@@ -23,6 +23,7 @@ mod terminal;
 mod threads;
 mod timers;
 mod tools;
+mod view;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     refusals::add(&mut suite);
     bad_input::add(&mut suite);
     tools::add(&mut suite);
+    view::add(&mut suite);
     runtime::add(&mut suite);
     departure::add(&mut suite);
     suite.run(std::env::args().skip(1))

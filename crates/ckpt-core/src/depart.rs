@@ -282,7 +282,8 @@ impl std::fmt::Debug for Departure {
 /// Of all that was read of a frozen process only the signals that wait for it can have become more.
 fn renew_pending(frozen: &Frozen, captured: &mut Captured, parked: Option<&Parked>) -> Result<(), Error> {
     let state = &mut captured.state;
-    let read = |thread: &Stopped, queue| Ok::<_, Error>(thread.pending_signals(queue)?.iter().map(hex::encode).collect());
+    let read =
+        |thread: &Stopped, queue| Ok::<_, Error>(thread.pending_signals(queue)?.iter().map(hex::encode).collect());
     for (thread, state) in frozen.threads.iter().zip(&mut state.threads) {
         state.pending = read(thread, SigQueue::Thread)?;
     }
@@ -298,7 +299,8 @@ fn await_stop(pid: i32) -> Result<(), Error> {
     const PATIENCE: Duration = Duration::from_secs(2);
     let began = Instant::now();
     loop {
-        let status = Status::of(pid).map_err(|error| if error.is_gone() { Error::NoProcess { pid } } else { error.into() })?;
+        let status =
+            Status::of(pid).map_err(|error| if error.is_gone() { Error::NoProcess { pid } } else { error.into() })?;
         if status.tracer_pid == 0 && status.state == 'T' {
             return Ok(());
         }

@@ -30,7 +30,9 @@ pub use depart::{DepartOptions, DepartReport, Departure, depart};
 pub use error::{Class, Error};
 pub use resource::files::FilesPolicy;
 pub use resource::machine::{Machine, portable_environment};
-pub use restore::{Arrival, Ending, NestKind, NestPolicy, RestoreOptions, RestoreReport, Restored, arrive, restore};
+pub use restore::{
+    Arrival, Ending, NestKind, NestPolicy, RestoreOptions, RestoreReport, Restored, Shown, arrive, restore,
+};
 pub use survey::{Survey, SurveyedFile, Uses, survey};
 
 /// Lets this process open as many files as it may at all: one that has many open itself takes as many here.

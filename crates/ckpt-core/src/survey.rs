@@ -198,7 +198,10 @@ pub fn notes(descriptors: &DescriptorState) -> Vec<String> {
     for descriptor in &descriptors.descriptors {
         let opened = descriptors.descriptions.get(descriptor.description).map(|description| &description.opened);
         if matches!(opened, Some(Opened::ResetSocket(socket)) if !socket.is_told) {
-            notes.push(format!("the connection of descriptor {} is given up: the program finds it reset", descriptor.fd));
+            notes.push(format!(
+                "the connection of descriptor {} is given up: the program finds it reset",
+                descriptor.fd
+            ));
         }
     }
     notes

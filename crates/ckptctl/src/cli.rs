@@ -1,11 +1,12 @@
 //! The command line: verbs, their options and their help.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use ckpt_core::{Codec, FilesPolicy, NestPolicy};
-use clap::builder::PossibleValuesParser;
+use ckpt_core::{Codec, FilesPolicy, NestPolicy, Shown};
 use clap::builder::TypedValueParser as _;
+use clap::builder::{OsStringValueParser, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::compile::BuildArgs;
@@ -52,6 +53,7 @@ Examples:
   ckptctl restore sim.ckpt                     in the foreground, with this terminal
   ckptctl restore sim.ckpt --detach            in the background; prints its process id
   ckptctl restore sim.ckpt --files rollback    undo what was written to its files since
+  ckptctl restore sim.ckpt --show /data/in=./in    it finds ./in at its old path /data/in
 
 In the foreground signals are passed on to the program, and the exit status is the program's."
     )]
@@ -157,6 +159,10 @@ pub struct RestoreArgs {
     /// Whether the program gets private namespaces, in which its old process ids and clocks go on
     #[arg(long, default_value = "auto", value_parser = nest_policy())]
     pub nest: NestPolicy,
+    /// Let the program find the file or directory NEW of this machine at the path OLD, for itself alone: for an image
+    /// whose files lie elsewhere here. Can be given several times
+    #[arg(long, value_name = "OLD=NEW", value_parser = OsStringValueParser::new().try_map(|text| shown(&text)))]
+    pub show: Vec<Shown>,
     /// Restore even if this processor lacks features of the one where the image was made; the program may then die of
     /// SIGILL
     #[arg(long)]
@@ -248,9 +254,22 @@ fn nest_policy() -> impl clap::builder::TypedValueParser<Value = NestPolicy> {
     })
 }
 
+/// The two paths of `OLD=NEW`.
+fn shown(text: &OsStr) -> Result<Shown, String> {
+    let mut paths = text.as_bytes().splitn(2, |byte| *byte == b'=').map(|path| PathBuf::from(OsStr::from_bytes(path)));
+    match (paths.next(), paths.next()) {
+        (Some(path), Some(source)) if path.is_absolute() && !source.as_os_str().is_empty() => {
+            Ok(Shown { path, source, read_only: false })
+        }
+        _ => Err("give the absolute path that the program knows, `=`, and what it is to find there".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
+
+    use std::path::Path;
 
     use clap::CommandFactory;
 
@@ -281,6 +300,17 @@ mod tests {
             panic!("not a restore")
         };
         assert_eq!((args.files, args.nest), (FilesPolicy::Keep, NestPolicy::Never));
+    }
+
+    #[test]
+    fn what_is_shown_is_split_at_the_first_sign() {
+        let show = |text: &str| parse(&["restore", "x.ckpt", "--show", text]);
+        let Verb::Restore(args) = show("/a b=../c=d").unwrap() else { panic!("not a restore") };
+        let paths: Vec<_> = args.show.iter().map(|shown| (shown.path.as_path(), shown.source.as_path())).collect();
+        assert_eq!(paths, [(Path::new("/a b"), Path::new("../c=d"))]);
+        for wrong in ["", "/a", "/a=", "a=/b", "=/b"] {
+            assert!(show(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

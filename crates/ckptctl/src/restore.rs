@@ -7,8 +7,13 @@ use crate::{output, text};
 
 /// Restores an image; in the foreground the status is the program's own.
 pub fn restore(args: &RestoreArgs) -> anyhow::Result<i32> {
-    let options =
-        RestoreOptions { nest: args.nest, files: args.files, ignore_cpu: args.ignore_cpu, detach: args.detach };
+    let options = RestoreOptions {
+        nest: args.nest,
+        files: args.files,
+        ignore_cpu: args.ignore_cpu,
+        detach: args.detach,
+        view: args.show.clone(),
+    };
     let restored = ckpt_core::restore(&args.file, &options)?;
     for note in &restored.report().notes {
         eprintln!("ckptctl: note: {}", text::plain(note));

@@ -191,13 +191,7 @@ fn find_all(pid: i32) -> Result<Vec<Found>, Error> {
     found.collect()
 }
 
-fn opened(
-    pid: i32,
-    found: &Found,
-    all: &[Found],
-    files: &mut FileTable,
-    tcp_close: bool,
-) -> Result<Opened, Error> {
+fn opened(pid: i32, found: &Found, all: &[Found], files: &mut FileTable, tcp_close: bool) -> Result<Opened, Error> {
     let Found { fd, info, path, copy, stat } = found;
     let refuse = |what: &str, advice: &str| {
         Err(Error::refused(pid, format!("descriptor {fd} ({}) is {what}", path.display()), advice))

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ckpt_trace::{Batch, Outcome, sys};
 use serde::{Deserialize, Serialize};
@@ -140,9 +140,10 @@ impl ProcessAttributes {
         })
     }
 
-    /// What the new process sets for itself early: nothing here hinders what is built after it.
-    pub fn rebuild_early(&self, batch: &mut Batch) {
-        let cwd = batch.string(self.cwd.as_os_str().as_bytes());
+    /// What the new process sets for itself early: nothing here hinders what is built after it. `directory` is where its
+    /// working directory is to be found.
+    pub fn rebuild_early(&self, directory: &Path, batch: &mut Batch) {
+        let cwd = batch.string(directory.as_os_str().as_bytes());
         batch.call("chdir", libc::SYS_chdir, &[cwd]);
         batch.call("umask", libc::SYS_umask, &[self.umask.into()]);
         batch.call("personality", libc::SYS_personality, &[self.personality.into()]);

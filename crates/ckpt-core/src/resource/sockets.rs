@@ -104,10 +104,8 @@ impl ResetSocket {
 
 /// What a socket has to tell, within a time.
 fn events(fd: impl AsFd, limit: Duration) -> io::Result<PollFlags> {
-    let limit = Timespec {
-        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: limit.subsec_nanos().into(),
-    };
+    let limit =
+        Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), tv_nsec: limit.subsec_nanos().into() };
     let fd = fd.as_fd();
     // Asked for nothing but the end: an error and a hang-up are told in any case.
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
@@ -143,8 +141,7 @@ fn reset_connection(host: IpAddr) -> io::Result<OwnedFd> {
 }
 
 fn reset_pair() -> io::Result<OwnedFd> {
-    let (socket, peer) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let (socket, peer) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     rustix::io::write(&socket, b"unread")?;
     drop(peer);
     Ok(socket)

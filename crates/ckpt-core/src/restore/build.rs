@@ -121,12 +121,7 @@ fn pending_signals(index: &ImageIndex) -> u64 {
         .fold(0, |mask, signal| mask | 1 << (signal - 1))
 }
 
-fn build_memory(
-    shell: &mut Shell,
-    index: &ImageIndex,
-    runs: &mut dyn Runs,
-    files: &OpenFiles,
-) -> Result<(), Error> {
+fn build_memory(shell: &mut Shell, index: &ImageIndex, runs: &mut dyn Runs, files: &OpenFiles) -> Result<(), Error> {
     let memory = &index.layout.processes[0].memory;
     if let Some((base, old)) = runs.vdso(index)? {
         let same = shell.vdso()?.is_some_and(|(at, code)| at == base && code == old);
@@ -197,7 +192,7 @@ fn map_shared(shell: &mut Shell, memory: &MemoryState) -> Result<(), Error> {
 fn build_process(shell: &mut Shell, index: &ImageIndex, files: &OpenFiles) -> Result<(), Error> {
     let state = &index.state;
     shell.run(|batch| {
-        state.process.rebuild_early(batch);
+        state.process.rebuild_early(&files.directory, batch);
         state.signals.rebuild(batch);
     })?;
     let below = u64::from((files.base - 1).unsigned_abs());

@@ -127,9 +127,8 @@ pub enum Reach {
 /// # Errors
 /// [`Error::Image`] when a range is in no region that can hold pages, or the kernel's pages are mixed with others.
 pub fn reach(index: &ImageIndex, run: &PageRun) -> Result<Reach, Error> {
-    reach_in(&index.layout.processes[0].memory, run).ok_or_else(|| {
-        damaged(&index.path, run.stored.record_position, "a page run lies outside all regions")
-    })
+    reach_in(&index.layout.processes[0].memory, run)
+        .ok_or_else(|| damaged(&index.path, run.stored.record_position, "a page run lies outside all regions"))
 }
 
 fn reach_in(memory: &MemoryState, run: &PageRun) -> Option<Reach> {

@@ -1,6 +1,7 @@
 //! The restore: look, open, make a nest, build, let go; from a file, or from a stream as it comes.
 
 mod build;
+mod control;
 mod fill;
 mod foreground;
 mod index;
@@ -9,9 +10,10 @@ mod reopen;
 mod seen;
 mod shell;
 mod stream;
+mod view;
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use build::Built;
 use ckpt_trace::sys::Namespace;
@@ -22,7 +24,10 @@ use stream::Stream;
 pub use foreground::Ending;
 use index::ImageIndex;
 pub use nest::NestKind;
-use nest::{Nest, Plan};
+use nest::{Nest, Plan, Tenant};
+use reopen::{Checked, OpenFiles};
+pub use view::Shown;
+use view::View;
 
 use crate::Error;
 use crate::proc::Status;
@@ -44,7 +49,7 @@ pub enum NestPolicy {
 }
 
 /// How to restore.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
     /// Namespaces.
     pub nest: NestPolicy,
@@ -54,6 +59,8 @@ pub struct RestoreOptions {
     pub ignore_cpu: bool,
     /// The program will not be waited for: it leads a session of its own if it did before.
     pub detach: bool,
+    /// Files and directories of this machine that the program finds at other paths, those it had before.
+    pub view: Vec<Shown>,
 }
 
 /// What was done.
@@ -122,8 +129,9 @@ pub fn arrive<R: Read>(stream: R, options: &RestoreOptions) -> Result<Arrival, E
 fn prepare(index: ImageIndex, runs: &mut dyn Runs, options: &RestoreOptions) -> Result<Arrival, Error> {
     let mut notes = Vec::new();
     check_machine(&index, options.ignore_cpu)?;
-    let files = reopen::open_all(&index, options.files, &mut notes)?;
-    let (nest, plan) = make_nest(&index, options.nest, &mut notes)?;
+    let view = View::new(&options.view)?;
+    let checked = reopen::check_all(&index, options.files, &view, &mut notes)?;
+    let (nest, plan, files) = make_nest(&index, options.nest, &checked, &mut notes)?;
     let built = match build::build(&index, runs, files, &nest, &plan, options.detach, &mut notes) {
         Ok(built) => built,
         Err(error) => {
@@ -220,7 +228,9 @@ pub fn try_nest() -> Result<Vec<String>, String> {
     let status = Status::of(us).map_err(|error| error.to_string())?;
     let credentials = Credentials::capture(us, &status).map_err(|error| error.to_string())?;
     let plan = full_plan(rustix::process::geteuid().is_root());
-    let mut nest = plan.make(ANY_ID, &credentials, &ClockState::capture(us))?;
+    let (clocks, view) = (ClockState::capture(us), View::default());
+    let tenant = Tenant { pid: ANY_ID, credentials: &credentials, clocks: &clocks, view: &view, known: &[] };
+    let mut nest = plan.prepare(&tenant)?.make_shell()?;
     let notes = std::mem::take(&mut nest.notes);
     nest.destroy();
     Ok(notes)
@@ -243,35 +253,63 @@ fn full_plan(is_root: bool) -> Plan {
     Plan { namespaces, keeps_ids: true }
 }
 
-fn make_nest(index: &ImageIndex, policy: NestPolicy, notes: &mut Vec<String>) -> Result<(Nest, Plan), Error> {
-    let pid = index.layout.processes[0].pid;
+/// The ways to set the program apart that are worth trying, the best first.
+fn plans(index: &ImageIndex, policy: NestPolicy, view: &View) -> Vec<Plan> {
     let is_root = rustix::process::geteuid().is_root();
     let ids_are_free = index.state.threads.iter().all(|thread| shell::is_free(thread.tid));
-    let full = full_plan(is_root);
-    let machine = |namespaces: &[Namespace]| Plan { namespaces: namespaces.to_vec(), keeps_ids: true };
-    let none = Plan { namespaces: Vec::new(), keeps_ids: false };
     let is_init = index.state.threads.iter().any(|thread| thread.tid == 1);
-    let plans = match policy {
-        NestPolicy::Auto if is_root && ids_are_free => vec![machine(&[Namespace::Time]), full, machine(&[]), none],
-        NestPolicy::Auto if is_init => vec![none],
-        NestPolicy::Auto => vec![full, none],
+    let full = full_plan(is_root);
+    let mounts = (!view.is_empty()).then_some(Namespace::Mount);
+    let machine = |namespaces: &[Namespace]| Plan { namespaces: namespaces.to_vec(), keeps_ids: true };
+    let clocks: Vec<Namespace> = mounts.into_iter().chain([Namespace::Time]).collect();
+    let none = Plan { namespaces: Vec::new(), keeps_ids: false };
+    let files = mounts.map(|_| Plan {
+        namespaces: full.namespaces.iter().copied().filter(|namespace| *namespace != Namespace::Pid).collect(),
+        keeps_ids: false,
+    });
+    match policy {
+        NestPolicy::Auto if is_root && ids_are_free => {
+            [Some(machine(&clocks)), Some(full), files, Some(machine(&[])), Some(none)].into_iter().flatten().collect()
+        }
+        NestPolicy::Auto if is_init => files.into_iter().chain([none]).collect(),
+        NestPolicy::Auto => [Some(full), files, Some(none)].into_iter().flatten().collect(),
         NestPolicy::Always => vec![full],
         NestPolicy::Never if is_root && ids_are_free => vec![machine(&[]), none],
         NestPolicy::Never => vec![none],
+    }
+}
+
+/// Makes the best nest that can be had, and opens the program's files in it.
+fn make_nest(
+    index: &ImageIndex,
+    policy: NestPolicy,
+    checked: &Checked<'_>,
+    notes: &mut Vec<String>,
+) -> Result<(Nest, Plan, OpenFiles), Error> {
+    let files = index.layout.files.iter().map(|file| &file.path);
+    let known: Vec<PathBuf> = files.chain([&index.state.process.cwd]).cloned().collect();
+    let tenant = Tenant {
+        pid: index.layout.processes[0].pid,
+        credentials: &index.state.credentials,
+        clocks: &index.state.clocks,
+        view: checked.view,
+        known: &known,
     };
     let mut failures: Vec<String> = Vec::new();
-    for plan in plans {
-        match plan.make(pid, &index.state.credentials, &index.state.clocks) {
+    for plan in plans(index, policy, checked.view) {
+        let mut prepared = match plan.prepare(&tenant) {
+            Ok(prepared) => prepared,
+            Err(why) => {
+                failures.push(why);
+                continue;
+            }
+        };
+        let files = reopen::open_all(index, checked, &mut prepared)?;
+        match prepared.make_shell() {
             Ok(mut nest) => {
                 notes.append(&mut nest.notes);
-                if !plan.keeps_ids {
-                    let exe = if is_root { "" } else { "; /proc/self/exe shows the restoring program" };
-                    let why = failures.first().map(|why| format!(" ({why})")).unwrap_or_default();
-                    notes.push(format!(
-                        "the program has new process and thread ids and the machine's clocks{why}: what it remembered of them no longer holds{exe}"
-                    ));
-                }
-                return Ok((nest, plan));
+                notes.extend(what_differs(&plan, checked.view, failures.first()));
+                return Ok((nest, plan, files));
             }
             Err(why) => failures.push(why),
         }
@@ -280,4 +318,29 @@ fn make_nest(index: &ImageIndex, policy: NestPolicy, notes: &mut Vec<String>) ->
         format!("no place for the program could be made: {}", failures.join("; ")),
         "`ckptctl doctor` tells what this machine allows; --nest=auto goes on without namespaces",
     ))
+}
+
+/// What the program may notice of a nest that is not the best one; `failure` says why it is not.
+fn what_differs(plan: &Plan, view: &View, failure: Option<&String>) -> Vec<String> {
+    let why = failure.map(|why| format!(" ({why})")).unwrap_or_default();
+    let mut notes = Vec::new();
+    if !plan.keeps_ids {
+        let clocks = if plan.kind() == NestKind::None { " and the machine's clocks" } else { "" };
+        let exe = if plan.kind() != NestKind::None || rustix::process::geteuid().is_root() {
+            ""
+        } else {
+            "; /proc/self/exe shows the restoring program"
+        };
+        notes.push(format!(
+            "the program has new process and thread ids{clocks}{why}: what it remembered of them no longer holds{exe}"
+        ));
+    }
+    if !view.is_empty() && !plan.shows_files() {
+        let why = if plan.keeps_ids { why } else { String::new() };
+        notes.push(format!(
+            "the program will not find {} by name{why}: only what it has open or mapped leads to what was to be shown there",
+            view.named()
+        ));
+    }
+    notes
 }

@@ -64,7 +64,8 @@ impl<R: Read> Stream<R> {
         if let Some(run) = &next
             && !front.is_complete()
         {
-            let what = "memory comes before what it belongs to, as in images of older versions: write it to a file first";
+            let what =
+                "memory comes before what it belongs to, as in images of older versions: write it to a file first";
             return Err(damaged(&path, run.stored.record_position, what));
         }
         let (file, pieces) = aside.finish()?;

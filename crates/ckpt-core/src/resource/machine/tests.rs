@@ -43,7 +43,8 @@ fn of_program(environment: &[(&str, String)], mapped: &[&str]) -> Machine {
 #[test]
 fn what_glibc_was_told_not_to_use_is_not_needed() {
     let told = |tunables: &str| [("PATH", "/bin".to_owned()), ("GLIBC_TUNABLES", tunables.to_owned())];
-    let masked = masked_features(&environ(&told("glibc.malloc.check=1:glibc.cpu.hwcaps=-AVX2,Prefer_ERMS,-AVX512F,-LZCNT")));
+    let masked =
+        masked_features(&environ(&told("glibc.malloc.check=1:glibc.cpu.hwcaps=-AVX2,Prefer_ERMS,-AVX512F,-LZCNT")));
     assert_eq!(masked.iter().map(String::as_str).collect::<Vec<_>>(), ["AVX2", "AVX512F", "LZCNT"]);
     for feature in ["avx2", "avx512f", "avx512_vnni", "abm"] {
         assert!(is_masked(feature, &masked), "{feature}");

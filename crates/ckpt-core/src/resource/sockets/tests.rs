@@ -31,7 +31,8 @@ fn what_sockets_are_doing() {
     drop(other);
     let over = ResetSocket { family: Family::Ipv4, is_told: false };
     assert_eq!(state(one), Some(SocketState::Over(over)));
-    let (one, other) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None).unwrap();
+    let (one, other) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None).unwrap();
     assert_eq!(SocketState::of(&one), Some(SocketState::Connected(Family::Unix)));
     drop(other);
     assert_eq!(state(one), Some(SocketState::Over(ResetSocket { family: Family::Unix, is_told: true })));

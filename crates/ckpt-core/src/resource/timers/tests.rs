@@ -126,8 +126,8 @@ fn running_timers_run_on() {
 #[test]
 fn more_timers_than_can_be_saved_are_refused() {
     use crate::DepartOptions;
-use crate::capture::capture;
-        let tracee = Tracee::new();
+    use crate::capture::capture;
+    let tracee = Tracee::new();
     let maps = || std::fs::read_to_string(format!("/proc/{}/maps", tracee.pid)).unwrap();
     let before = maps();
     let mut worker = tracee.worker();
