@@ -278,7 +278,7 @@ impl Channel {
             if self.head_len < HEAD {
                 return Ok(None);
             }
-            let length = self.head[8..].try_into().map(u32::from_le_bytes).unwrap_or(u32::MAX);
+            let length = self.head[8..].try_into().map_or(u32::MAX, u32::from_le_bytes);
             if length > MOST {
                 return Err(broken("a frame is longer than any can be"));
             }
@@ -333,16 +333,16 @@ fn broken(what: &str) -> io::Error {
 /// # Errors
 /// When either side breaks, or the frames are not right.
 pub fn copy_frames(mut from: impl Read, mut to: impl Write, count: &AtomicU64) -> io::Result<()> {
-    let mut frame = Vec::new();
+    let (mut head, mut frame) = ([0; HEAD], Vec::new());
     loop {
-        frame.resize(HEAD, 0);
-        from.read_exact(&mut frame)?;
-        let length = frame[8..HEAD].try_into().map(u32::from_le_bytes).unwrap_or(u32::MAX);
+        from.read_exact(&mut head)?;
+        let length = head[8..].try_into().map_or(u32::MAX, u32::from_le_bytes);
         if length > MOST {
             return Err(broken("a frame is longer than any can be"));
         }
         let whole = HEAD + length as usize;
         frame.resize(whole, 0);
+        frame[..HEAD].copy_from_slice(&head);
         from.read_exact(&mut frame[HEAD..])?;
         to.write_all(&frame)?;
         count.fetch_add(whole as u64, Ordering::Relaxed);

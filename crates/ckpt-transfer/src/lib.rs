@@ -4,6 +4,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod files;
 pub mod frames;
 pub mod protocol;
+pub mod serve;
+pub mod store;
 pub mod wire;

@@ -26,6 +26,8 @@ pub enum Request {
     Lacking {
         /// What will be needed.
         files: Vec<FileEntry>,
+        /// What to do about files.
+        policy: FilesPolicy,
     },
     /// Takes contents, in [`Request::Chunk`]s that follow, until `size` → [`Reply::Stored`].
     Put {

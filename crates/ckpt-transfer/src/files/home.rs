@@ -62,6 +62,12 @@ impl Departed {
         self.files.iter().map(|file| (file.path.as_path(), file)).collect()
     }
 
+    /// The files.
+    #[must_use]
+    pub fn files(&self) -> &[FileEntry] {
+        &self.files
+    }
+
     /// Notes that a file is here now as it is there.
     fn update(&mut self, file: &FileEntry) {
         self.files.retain(|known| known.path != file.path);
@@ -94,7 +100,11 @@ pub fn conflicts(files: &[FileEntry], departed: &Departed, hashes: &mut Hashes) 
         if before.is_some_and(|before| before.size == stat.len() && before.modified == modified(&stat)) {
             continue;
         }
-        let here = if stat.is_file() { Some(hashes.of(&file.path).map_err(FilesError::io("read", &file.path))?) } else { None };
+        let here = if stat.is_file() {
+            Some(hashes.of(&file.path).map_err(FilesError::io("read", &file.path))?)
+        } else {
+            None
+        };
         let is_as_it_left = before.is_some_and(|before| before.hash == here);
         if !is_as_it_left && here != file.hash {
             conflicts.push(file.path.clone());
@@ -165,7 +175,8 @@ fn bring(file: &FileEntry, store: &Store, hashes: &mut Hashes) -> Result<bool, F
             if is_file && hashes.of(path).is_ok_and(|here| here == *hash) {
                 return Ok(false);
             }
-            let source = store.find(hash)?.ok_or_else(|| FilesError::wrong(path, "did not come along", "fetch it again"))?;
+            let source =
+                store.find(hash)?.ok_or_else(|| FilesError::wrong(path, "did not come along", "fetch it again"))?;
             let parent = path.parent().unwrap_or(Path::new("/"));
             fs::create_dir_all(parent).map_err(FilesError::io("make the directory", parent))?;
             let new = tempfile::NamedTempFile::new_in(parent).map_err(writing())?;

@@ -19,8 +19,8 @@ const MOST_ENTRIES: usize = 10_000;
 const MOST_BYTES: u64 = 1 << 30;
 /// Directories that belong to the system: as a working directory they do not go along, what is below them does.
 const SYSTEM: &[&str] = &[
-    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc", "/root", "/run",
-    "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/tmp",
+    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc", "/root",
+    "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/tmp",
 ];
 /// What every machine has of its own.
 const OF_THE_MACHINE: &[&str] = &["/dev", "/proc", "/sys"];
@@ -41,7 +41,11 @@ pub struct Asked<'a> {
 ///
 /// # Errors
 /// When one of them cannot be read.
-pub fn manifest(survey: &Survey, asked: &Asked<'_>, hashes: &mut Hashes) -> Result<(Vec<FileEntry>, Vec<String>), FilesError> {
+pub fn manifest(
+    survey: &Survey,
+    asked: &Asked<'_>,
+    hashes: &mut Hashes,
+) -> Result<(Vec<FileEntry>, Vec<String>), FilesError> {
     let mut notes = Vec::new();
     let mut entries = BTreeMap::new();
     let named = survey.files.iter().filter(|file| file.kind == FileKind::Linked && !is_of_the_machine(&file.path));

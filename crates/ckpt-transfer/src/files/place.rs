@@ -103,7 +103,11 @@ pub fn place(
     sorted.sort_by(|one, other| one.path.cmp(&other.path));
     for file in sorted {
         if !is_plain(&file.path) {
-            return Err(FilesError::wrong(&file.path, "is no path of a file", "the other side is of another version or damaged"));
+            return Err(FilesError::wrong(
+                &file.path,
+                "is no path of a file",
+                "the other side is of another version or damaged",
+            ));
         }
         let is_in_tree = trees.iter().any(|tree| file.path.starts_with(tree));
         let is_directory = file.mode & 0o170_000 == DIRECTORY;
@@ -180,7 +184,8 @@ fn put(file: &FileEntry, store: &Store, hashes: &mut Hashes, copy: &Path) -> Res
         }
         (_, Some(hash), _) => {
             let stat = fs::symlink_metadata(copy).ok().filter(fs::Metadata::is_file);
-            let is_there = stat.is_some_and(|stat| stat.len() == file.size) && hashes.of(copy).is_ok_and(|h| h == *hash);
+            let is_there =
+                stat.is_some_and(|stat| stat.len() == file.size) && hashes.of(copy).is_ok_and(|h| h == *hash);
             if !is_there {
                 let source = match store.find(hash)? {
                     Some(found) => found,
