@@ -25,7 +25,7 @@ pub use checkpoint::{After, CheckpointOptions, CheckpointReport, checkpoint};
 pub use ckpt_image::Codec;
 pub use error::{Class, Error};
 pub use resource::files::FilesPolicy;
-pub use restore::{Ending, NestKind, NestPolicy, RestoreOptions, RestoreReport, Restored, restore};
+pub use restore::{Ending, Happening, Kept, NestKind, NestPolicy, RestoreOptions, RestoreReport, Restored, restore};
 
 /// Lets this process open as many files as it may at all: one that has many open itself takes as many here.
 fn raise_descriptor_limit() {

@@ -4,6 +4,7 @@ mod build;
 mod fill;
 mod foreground;
 mod index;
+mod keep;
 mod nest;
 mod reopen;
 mod shell;
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 pub use foreground::Ending;
 use index::ImageIndex;
+pub use keep::{Happening, Kept};
 pub use nest::NestKind;
 use nest::{Nest, Plan};
 
