@@ -31,7 +31,8 @@ pub use error::{Class, Error};
 pub use resource::files::FilesPolicy;
 pub use resource::machine::{Machine, portable_environment};
 pub use restore::{
-    Arrival, Ending, NestKind, NestPolicy, RestoreOptions, RestoreReport, Restored, Shown, arrive, restore,
+    Arrival, Ending, Happening, Kept, NestKind, NestPolicy, RestoreOptions, RestoreReport, Restored, Shown, arrive,
+    restore,
 };
 pub use survey::{Survey, SurveyedFile, Uses, survey};
 

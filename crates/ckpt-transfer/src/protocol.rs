@@ -73,8 +73,18 @@ pub enum Request {
     },
     /// Typed input: the body.
     Input,
+    /// Input for a program whose standard input is a pipe: the body.
+    Piped,
     /// No more input comes from a pipe or file.
     InputEnd,
+    /// Nobody reads this pipe of the program any more.
+    OutputClosed {
+        /// [`Stream::Output`] or [`Stream::Error`].
+        stream: Stream,
+    },
+    /// From now on the program waits for this client rather than that output is lost to it. Sent before
+    /// [`Request::Attach`].
+    Hold,
     /// The attached terminal has another size.
     Resize {
         /// The new one.
@@ -82,6 +92,11 @@ pub enum Request {
     },
     /// Send the program a signal.
     Signal {
+        /// Its number.
+        signal: i32,
+    },
+    /// Send the program's process group a signal, as a key of its terminal would.
+    SignalGroup {
         /// Its number.
         signal: i32,
     },
@@ -228,6 +243,8 @@ pub enum Reply {
         /// The output offset of its first byte.
         offset: u64,
     },
+    /// The program no longer reads its standard input, a pipe.
+    InputClosed,
     /// A signal stopped it.
     Stopped,
     /// It goes on.
@@ -529,7 +546,7 @@ pub struct SurveyReport {
 }
 
 /// What a job is doing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     /// It runs, or waits for something.

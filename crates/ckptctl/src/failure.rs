@@ -23,7 +23,24 @@ impl Failure {
     pub fn new(class: Class, message: impl Into<String>) -> Self {
         Self { class, message: message.into(), details: Map::new() }
     }
+
+    /// A failure that another process has told, with the exit status that it means.
+    pub fn of_exit(exit: i32, message: impl Into<String>) -> Self {
+        let class = CLASSES.into_iter().find(|class| *class as i32 == exit).unwrap_or(Class::Failed);
+        Self::new(class, message)
+    }
 }
+
+const CLASSES: [Class; 8] = [
+    Class::Failed,
+    Class::Usage,
+    Class::CannotCheckpoint,
+    Class::NotPermitted,
+    Class::Remote,
+    Class::BadImage,
+    Class::RestoreFailed,
+    Class::Cancelled,
+];
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,7 +82,7 @@ pub fn line(error: &anyhow::Error) -> String {
 }
 
 /// The class of an error: that of the engine's error or of ours in its chain, else [`Class::Failed`].
-fn class(error: &anyhow::Error) -> Class {
+pub fn class(error: &anyhow::Error) -> Class {
     error
         .chain()
         .find_map(|cause| {

@@ -8,6 +8,7 @@
 mod cancel;
 mod checkpoint;
 mod cli;
+mod client;
 mod compile;
 mod demo;
 mod doctor;
@@ -16,8 +17,11 @@ mod failure;
 mod image;
 mod inspect;
 mod jobs;
+mod keeper;
+mod local;
 mod output;
 mod restore;
+mod supervisor;
 mod text;
 mod verify;
 
@@ -39,7 +43,12 @@ fn run(verb: Verb) -> anyhow::Result<i32> {
         Verb::Checkpoint(args) => checkpoint::checkpoint(&args),
         Verb::Restore(args) => restore::restore(&args),
         Verb::Run(args) => jobs::run(&args),
+        Verb::Attach(args) => jobs::attach(&args),
+        Verb::Logs(args) => jobs::logs(&args),
         Verb::Ps(args) => jobs::ps(&args),
+        Verb::Stop(args) => jobs::stop(&args),
+        Verb::Rm(args) => jobs::rm(&args),
+        Verb::History(args) => jobs::history(&args),
         Verb::Inspect(args) => inspect::inspect(&args),
         Verb::Verify(args) => verify::verify(&args),
         Verb::Export(args) => export::export(&args),
@@ -47,5 +56,8 @@ fn run(verb: Verb) -> anyhow::Result<i32> {
         Verb::Cc(args) => compile::cc(&args.args),
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Demo => demo::demo(),
+        Verb::Supervisor => supervisor::supervise(),
+        Verb::Keeper => keeper::keeper(),
+        Verb::Program(args) => keeper::start_program(&args),
     }
 }

@@ -3,10 +3,13 @@
 use ckpt_core::{Ending, RestoreOptions};
 
 use crate::cli::RestoreArgs;
-use crate::{output, text};
+use crate::{jobs, output, text};
 
 /// Restores an image; in the foreground the status is the program's own.
 pub fn restore(args: &RestoreArgs) -> anyhow::Result<i32> {
+    if let Some((job, number)) = jobs::named(&args.file)? {
+        return jobs::restore(args, &job, number);
+    }
     let options = RestoreOptions {
         nest: args.nest,
         files: args.files,

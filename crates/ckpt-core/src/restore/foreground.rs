@@ -196,7 +196,7 @@ fn wait_readable(signals: BorrowedFd<'_>, reports: Option<BorrowedFd<'_>>) -> Re
     }
 }
 
-fn is_readable(file: &File) -> bool {
+pub fn is_readable(file: &File) -> bool {
     let mut fds = [PollFd::new(file, PollFlags::IN)];
     let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)

@@ -5,6 +5,7 @@ mod control;
 mod fill;
 mod foreground;
 mod index;
+mod keep;
 mod nest;
 mod reopen;
 mod seen;
@@ -23,6 +24,7 @@ use stream::Stream;
 
 pub use foreground::Ending;
 use index::ImageIndex;
+pub use keep::{Happening, Kept};
 pub use nest::NestKind;
 use nest::{Nest, Plan, Tenant};
 use reopen::{Checked, OpenFiles};

@@ -1,0 +1,11 @@
+//! The other side of supervisors: reaching a job's, starting one, asking it for something, staying attached.
+
+mod act;
+mod attach;
+mod connect;
+mod keys;
+mod screen;
+
+pub use act::perform;
+pub use attach::{Attaching, Outcome, Session, attach};
+pub use connect::{Launched, ask, connect, launch};
