@@ -1,8 +1,11 @@
 //! Reaching other machines, and moving programs to them.
 //!
-//! Everything that a move needs beyond the engine: how machines say things to each other ([`wire`], [`protocol`]).
+//! Everything that a move needs beyond the engine: how machines say things to each other ([`wire`], [`protocol`]), which there
+//! are ([`hosts`]), and how they are reached ([`ssh`]).
 
 #![forbid(unsafe_code)]
 
+pub mod hosts;
 pub mod protocol;
+pub mod ssh;
 pub mod wire;
