@@ -93,10 +93,13 @@ pub struct Limits {
     /// The most memory in bytes that a program may have that moves there.
     pub memory: Option<u64>,
     /// How long to wait for the connection, each address.
+    #[serde(serialize_with = "as_seconds")]
     pub connect_timeout: Duration,
     /// How long to wait for each step of the login.
+    #[serde(serialize_with = "as_seconds")]
     pub login_timeout: Duration,
     /// How often to see whether a silent connection lives.
+    #[serde(serialize_with = "as_seconds")]
     pub keepalive: Duration,
 }
 
@@ -170,6 +173,10 @@ pub struct Place {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn as_text<S: serde::Serializer>(codec: &Codec, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(codec)
+}
+
+pub(crate) fn as_seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
 }
 
 impl Hosts {

@@ -246,7 +246,7 @@ impl Setting {
                 set(&mut params.proxy_command, self.arguments.join(" "));
             }
             "connecttimeout" => {
-                set(&mut params.connect_timeout, seconds(&first()?).ok_or_else(|| wrong("must be a time"))?)
+                set(&mut params.connect_timeout, seconds(&first()?).ok_or_else(|| wrong("must be a time"))?);
             }
             "serveraliveinterval" => {
                 set(&mut params.server_alive_interval, seconds(&first()?).ok_or_else(|| wrong("must be a time"))?);

@@ -47,8 +47,38 @@ impl Session {
         prompter: &mut dyn Prompter,
         secrets: &mut Secrets,
     ) -> Result<Self, SshError> {
-        Connecting { hosts, prompter, secrets, hops: 0 }.connect(host)
+        Self::connect_telling(host, hosts, prompter, secrets, &mut |_| ())
     }
+
+    /// As [`Self::connect`], and tells each step as it is done.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect_telling(
+        host: &Host,
+        hosts: &Hosts,
+        prompter: &mut dyn Prompter,
+        secrets: &mut Secrets,
+        tell: &mut dyn FnMut(Step<'_>),
+    ) -> Result<Self, SshError> {
+        Connecting { hosts, prompter, secrets, hops: 0 }.connect(host, tell)
+    }
+}
+
+/// A step on the way to a host.
+#[derive(Debug, Clone, Copy)]
+pub enum Step<'a> {
+    /// A server answered.
+    Reached {
+        /// Its address and port.
+        address: &'a str,
+        /// How long the connection took.
+        took: Duration,
+    },
+    /// Its key is the right one.
+    Known(&'a HostKeyFact),
+    /// It let us in.
+    LoggedIn(&'a Facts),
 }
 
 struct Connecting<'a> {
@@ -59,16 +89,18 @@ struct Connecting<'a> {
 }
 
 impl Connecting<'_> {
-    fn connect(&mut self, host: &Host) -> Result<Session, SshError> {
+    fn connect(&mut self, host: &Host, tell: &mut dyn FnMut(Step<'_>)) -> Result<Session, SshError> {
         let carrier = match (&host.jump, &host.proxy_command) {
             (Some(jump), _) => self.through(host, &jump.clone())?,
             (None, Some(command)) => by_command(host, command)?,
             (None, None) => directly(host)?,
         };
         let first = first_words(host, &carrier)?;
+        tell(Step::Reached { address: &carrier.address, took: carrier.took });
         let expected = Expected::of(host)?;
         let ssh = handshake(host, &carrier, &expected, &first)?;
         let host_key = check_key(host, &ssh, &expected, self.prompter)?;
+        tell(Step::Known(&host_key));
         let method = login::log_in(host, &ssh, self.prompter, self.secrets)?;
         let socket = carrier.socket.try_clone().map_err(|error| {
             SshError::new(
@@ -86,6 +118,7 @@ impl Connecting<'_> {
             login: method,
             cipher: ssh.methods(MethodType::CryptCs).unwrap_or_default().to_owned(),
         };
+        tell(Step::LoggedIn(&facts));
         let link = Link::new(ssh, socket, &host.name, host.limits.keepalive, carrier.below);
         Ok(Session { link, host: host.clone(), facts })
     }
@@ -108,7 +141,7 @@ impl Connecting<'_> {
             return Err(wrong(format!("it is its own jump host: {jump}")));
         }
         let begun = Instant::now();
-        let session = self.connect(&gate)?;
+        let session = self.connect(&gate, &mut |_| ())?;
         let link = session.link;
         let limit = host.limits.connect_timeout + Duration::from_secs(2);
         let open = || link.ssh.channel_direct_tcpip(&host.address, host.port, None);

@@ -16,6 +16,7 @@ mod secrets;
 mod words;
 
 pub use channel::{Channel, Finished};
+pub use connect::Step;
 pub use error::{SshError, SshFault};
 pub use host_key::HostKeyFact;
 pub use install::{Installed, own_hash};
@@ -42,6 +43,7 @@ pub struct Facts {
     /// The address that answered, with its port.
     pub address: String,
     /// How long that took.
+    #[serde(serialize_with = "crate::hosts::as_seconds")]
     pub connected_in: Duration,
     /// What the server says it is: `SSH-2.0-OpenSSH_10.0`.
     pub server: String,
