@@ -74,7 +74,7 @@ struct Login<'a> {
 impl Login<'_> {
     fn by_agent(&mut self) -> Result<Option<String>, SshError> {
         let Some(socket) = &self.host.agent else {
-            self.tried.push("no agent (SSH_AUTH_SOCK is not set)".to_owned());
+            self.tried.push("the agent (there is none: SSH_AUTH_SOCK is not set)".to_owned());
             return Ok(None);
         };
         let listed = self.ssh.agent().and_then(|mut agent| {
