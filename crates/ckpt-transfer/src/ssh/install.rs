@@ -32,9 +32,8 @@ umask 077
 mkdir -p "$bin" || exit 1
 test -w "$bin" || { echo "$bin cannot be written to" >&2; exit 1; }
 if test -f "$bin/ckptctl"; then
-  said=$("$bin/ckptctl" self-check 2>&1) || true
-  echo "check=$said"
-  case $said in *"$1"*) touch -c "$bin/ckptctl" 2>/dev/null || true ;; esac
+  said=$("$bin/ckptctl" self-check 2>/dev/null) || said=
+  case $said in *"\"hash\":\"$1\""*) echo "there=yes"; touch -c "$bin/ckptctl" 2>/dev/null || true ;; esac
 fi
 if test -f "$bin/partial.$2"; then echo "partial=$(wc -c <"$bin/partial.$2")"; fi
 exit 0
@@ -54,10 +53,16 @@ const SETTLE: &str = r#"
 bin=$1/$2
 new=$bin/partial.$3
 chmod 700 "$new" || exit 1
-said=$("$new" self-check 2>&1) || { echo "$said" >&2; echo "not executed"; exit 0; }
+said=$("$new" self-check 2>&1) || said="$said (status $?)"
 case $said in
-*"$2"*) mv -f "$new" "$bin/ckptctl" || exit 1 ;;
-*) rm -f "$new"; echo "damaged"; exit 0 ;;
+*"\"hash\":\"$2\""*) mv -f "$new" "$bin/ckptctl" || exit 1 ;;
+*)
+  echo "$said" >&2
+  probe=$bin/probe.$3
+  printf '#!/bin/sh\nexit 0\n' >"$probe"; chmod 700 "$probe"
+  if "$probe"; then rm -f "$new"; echo "damaged"; else echo "not executed"; fi
+  rm -f "$probe"
+  exit 0 ;;
 esac
 echo "settled"
 running=$(ls -l /proc/[0-9]*/exe 2>/dev/null) || true
@@ -116,7 +121,7 @@ impl Session {
         // Another process here may be at it: then it is there afterwards.
         let lock = Lock::take(&self.host.name, &own.hash)
             .map_err(|error| SshError::new(SshFault::Install, &self.host.name, error, "try again"))?;
-        let mut sent = 0;
+        let (mut sent, mut damage) = (0, String::new());
         for _ in 0..3 {
             found = self.look(own, &client)?;
             if found.is_there {
@@ -124,12 +129,15 @@ impl Session {
             }
             let partial = format!("{}/bin/{}/partial.{client}", found.base, own.hash);
             sent += self.copy(own, &partial, found.partial, progress)?;
-            if self.settle(&found, own, &client)? {
-                drop(lock);
-                return Ok(installed(&found, own, sent));
+            match self.settle(&found, own, &client)? {
+                None => {
+                    drop(lock);
+                    return Ok(installed(&found, own, sent));
+                }
+                Some(said) => damage = said,
             }
         }
-        let what = format!("the copy in {} is damaged again and again", found.base);
+        let what = format!("the copy in {} is damaged again and again: it says {damage}", found.base);
         Err(SshError::new(SshFault::Install, &self.host.name, what, "see that the disk there is sound"))
     }
 
@@ -170,7 +178,7 @@ impl Session {
         if !base.starts_with('/') {
             return Err(self.not_installed(&format!("{base:?} is no absolute path")));
         }
-        let is_there = value("check").is_some_and(|check| check.contains(&own.hash));
+        let is_there = value("there") == Some("yes");
         let partial = value("partial").and_then(|size| size.trim().parse().ok()).unwrap_or(0);
         Ok(Found { base, is_there, partial })
     }
@@ -212,14 +220,14 @@ impl Session {
         Ok(done - from)
     }
 
-    /// Whether the copy is right, and has its name.
-    fn settle(&self, found: &Found, own: &Own, client: &str) -> Result<bool, SshError> {
+    /// Gives the copy its name; what it says if it is damaged.
+    fn settle(&self, found: &Found, own: &Own, client: &str) -> Result<Option<String>, SshError> {
         let all = format!("{}/bin", found.base);
         let finished = self.script(SETTLE, &[&all, &own.hash, client])?;
         let output = String::from_utf8_lossy(&finished.output);
         match output.lines().next() {
-            Some("settled") => Ok(true),
-            Some("damaged") => Ok(false),
+            Some("settled") => Ok(None),
+            Some("damaged") => Ok(Some(finished.said())),
             Some("not executed") => Err(self.not_installed(&format!(
                 "programs cannot be executed in {all} (is it mounted noexec?): {}",
                 finished.said()

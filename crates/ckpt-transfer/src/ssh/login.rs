@@ -343,16 +343,16 @@ fn read_key(file: &Path) -> io::Result<PrivateKey> {
     if !meta.is_file() || meta.len() > MOST_KEY {
         return told("it is no file with a key".to_owned());
     }
-    let is_ours = meta.uid() == rustix::process::geteuid().as_raw();
-    if is_ours && meta.mode() & 0o077 != 0 {
-        return told(format!("others may read it, mode {:04o}; chmod 600 it", meta.mode() & 0o7777));
-    }
     let text = Zeroizing::new(fs::read_to_string(file)?);
     if text.contains("PuTTY-User-Key-File") {
         return told("a key of PuTTY; convert it: puttygen KEY -O private-openssh".to_owned());
     }
     if text.starts_with("ssh-") || text.starts_with("ecdsa-") {
         return told("a public key; name the private one".to_owned());
+    }
+    let is_ours = meta.uid() == rustix::process::geteuid().as_raw();
+    if is_ours && meta.mode() & 0o077 != 0 {
+        return told(format!("others may read it, mode {:04o}; chmod 600 it", meta.mode() & 0o7777));
     }
     let Some((_, body)) = text.split_once("-----BEGIN OPENSSH PRIVATE KEY-----") else {
         if !text.contains("PRIVATE KEY-----") {

@@ -133,9 +133,15 @@ fn agent() -> Result<(), String> {
         let name = format!("home/.ssh/agent_{kind}");
         server.keygen(kind, "", &name);
         let add = |key: &str| {
-            let mut add = Command::new("ssh-add");
-            add.arg("-q").arg(server.path(key)).env("SSH_AUTH_SOCK", &socket).stderr(Stdio::null());
-            assert!(add.status().unwrap().success());
+            // Those before it would be let in.
+            for arguments in [vec!["-q", "-D"], vec!["-q", key]] {
+                let mut add = Command::new("ssh-add");
+                add.args(arguments)
+                    .current_dir(server.directory.path())
+                    .env("SSH_AUTH_SOCK", &socket)
+                    .stderr(Stdio::null());
+                assert!(add.status().unwrap().success());
+            }
         };
         add(&name);
         let refused = server.try_connect(with_agent, &mut Nobody).err().unwrap().to_string();
@@ -154,9 +160,9 @@ fn agent() -> Result<(), String> {
     assert!(server.try_connect(only, &mut Nobody).is_err());
     let named = |host: &mut Host| {
         only(host);
-        host.keys = vec![server.path("home/.ssh/agent_rsa")];
+        host.keys = vec![server.path("home/.ssh/agent_ecdsa")];
     };
-    assert!(server.try_connect(named, &mut Nobody).unwrap().facts().login.contains("key-rsa"));
+    assert!(server.try_connect(named, &mut Nobody).unwrap().facts().login.contains("key-ecdsa"));
     let gone = |host: &mut Host| host.agent = Some(Path::new("/nonexistent/agent").to_owned());
     assert!(server.try_connect(gone, &mut Nobody).is_ok());
     Ok(())

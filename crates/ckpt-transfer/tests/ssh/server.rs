@@ -108,7 +108,7 @@ impl Server {
             let config = format!(
                 "{more}\nPort {}\nListenAddress 127.0.0.1\nListenAddress ::1\nHostKey {at}/server/host_ed25519\nHostKey {at}/server/host_ecdsa\n\
                  HostKey {at}/server/host_rsa\nPidFile none\nAuthorizedKeysFile {at}/server/authorized_keys\nStrictModes no\n\
-                 UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nLogLevel DEBUG1\n\
+                 UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nLogLevel INFO\n\
                  MaxStartups 100\n",
                 self.port
             );
