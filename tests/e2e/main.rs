@@ -17,6 +17,7 @@ mod registers;
 mod repeat;
 mod runtime;
 mod signals;
+mod ssh;
 mod terminal;
 mod threads;
 mod timers;
@@ -54,5 +55,6 @@ fn main() -> ExitCode {
     bad_input::add(&mut suite);
     tools::add(&mut suite);
     runtime::add(&mut suite);
+    ssh::add(&mut suite);
     suite.run(std::env::args().skip(1))
 }
