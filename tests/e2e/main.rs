@@ -19,6 +19,7 @@ mod registers;
 mod repeat;
 mod runtime;
 mod signals;
+mod ssh;
 mod terminal;
 mod threads;
 mod timers;
@@ -62,5 +63,6 @@ fn main() -> ExitCode {
     view::add(&mut suite);
     runtime::add(&mut suite);
     departure::add(&mut suite);
+    ssh::add(&mut suite);
     suite.run(std::env::args().skip(1))
 }

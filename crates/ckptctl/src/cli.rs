@@ -13,6 +13,7 @@ use signal_hook::consts::{
 };
 
 use crate::compile::BuildArgs;
+use crate::hosts::HostsArgs;
 
 const EXIT_STATUSES: &str = "\
 Exit status:
@@ -21,7 +22,7 @@ Exit status:
   2    wrong use of the command line
   3    the program cannot be checkpointed; the message names what it holds
   4    not permitted
-  5    another host failed (no verb of this version reaches one)
+  5    another host failed: it cannot be reached, does not let you in, or lacks something
   6    the image is damaged, or for another machine
   7    the image is good but could not be restored here
   130  cancelled
@@ -140,6 +141,20 @@ Example:
     Cc(CcArgs),
     /// Tell what this machine allows, what follows from it, and how to allow more
     Doctor(DoctorArgs),
+    /// List, add, change and test the hosts that programs can be moved to
+    #[command(after_long_help = "\
+Examples:
+  ckptctl hosts add nodeb me@nodeb.example.org    then `ckptctl hosts test nodeb`
+  ckptctl hosts add gpu 10.0.0.7:2222 --jump nodeb --directory /scratch/me
+  ckptctl hosts edit gpu --compression zstd --unset jump
+  ckptctl hosts test                              all of them, those of ~/.ssh/config too
+
+They stand in $XDG_CONFIG_HOME/ckptctl/hosts.toml (~/.config/ckptctl/hosts.toml); every Host of ~/.ssh/config can be
+used by its name as well.")]
+    Hosts(HostsArgs),
+    /// What ckptctl asks its copy on another host
+    #[command(hide = true)]
+    SelfCheck,
     /// Build a small program, save it, bring it back, and check that nothing was lost
     Demo,
     /// Be a job's supervisor (started by other verbs)
@@ -171,6 +186,8 @@ impl Verb {
             Self::History(args) => args.json,
             Self::Export(_) | Self::Build(_) | Self::Cc(_) | Self::Demo => false,
             Self::Supervisor | Self::Keeper | Self::Program(_) => false,
+            Self::Hosts(args) => args.prints_json(),
+            Self::Run(_) | Self::Export(_) | Self::Build(_) | Self::Cc(_) | Self::SelfCheck | Self::Demo => false,
         }
     }
 }

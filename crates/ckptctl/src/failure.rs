@@ -3,6 +3,8 @@
 use std::fmt;
 
 use ckpt_core::Class;
+use ckpt_transfer::hosts::HostsError;
+use ckpt_transfer::ssh::SshError;
 use serde_json::{Map, Value, json};
 
 use crate::{output, text};
@@ -74,7 +76,8 @@ pub fn line(error: &anyhow::Error) -> String {
     let mut words = Vec::new();
     for cause in error.chain() {
         words.push(cause.to_string());
-        if cause.is::<ckpt_core::Error>() || cause.is::<Failure>() {
+        let tells_its_causes = cause.is::<ckpt_core::Error>() || cause.is::<HostsError>();
+        if tells_its_causes || cause.is::<Failure>() {
             break;
         }
     }
@@ -87,7 +90,8 @@ pub fn class(error: &anyhow::Error) -> Class {
         .chain()
         .find_map(|cause| {
             let engine = cause.downcast_ref::<ckpt_core::Error>().map(ckpt_core::Error::class);
-            engine.or_else(|| cause.downcast_ref::<Failure>().map(|failure| failure.class))
+            let remote = cause.is::<SshError>().then_some(Class::Remote);
+            engine.or(remote).or_else(|| cause.downcast_ref::<Failure>().map(|failure| failure.class))
         })
         .unwrap_or(Class::Failed)
 }

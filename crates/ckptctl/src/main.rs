@@ -14,12 +14,14 @@ mod demo;
 mod doctor;
 mod export;
 mod failure;
+mod hosts;
 mod image;
 mod inspect;
 mod jobs;
 mod keeper;
 mod local;
 mod output;
+mod prompt;
 mod restore;
 mod supervisor;
 mod text;
@@ -55,6 +57,8 @@ fn run(verb: Verb) -> anyhow::Result<i32> {
         Verb::Build(args) => compile::build(&args),
         Verb::Cc(args) => compile::cc(&args.args),
         Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Hosts(args) => hosts::hosts(&args),
+        Verb::SelfCheck => hosts::self_check(),
         Verb::Demo => demo::demo(),
         Verb::Supervisor => supervisor::supervise(),
         Verb::Keeper => keeper::keeper(),
