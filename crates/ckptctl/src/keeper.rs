@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -27,8 +27,9 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SI
 pub use program::start as start_program;
 
 use crate::cli::{files_policy_of, nest_policy_of};
+use crate::door::{Door, LOOK};
 use crate::failure::{self, Failure};
-use crate::jobs::{JobEnding, ProcessId, write_ending};
+use crate::jobs::{JobEnding, ProcessId, path_of, write_ending};
 use crate::local::{self, Receiver};
 use crate::supervisor::{LOCK, Log, Outlets, Terminal};
 
@@ -53,9 +54,10 @@ pub struct Keep {
     /// The job's directory.
     #[serde(with = "ckpt_core::resource::bytes::path")]
     pub directory: PathBuf,
+    /// The job's name.
+    pub name: String,
     /// Where to listen.
-    #[serde(with = "ckpt_core::resource::bytes::path")]
-    pub socket: PathBuf,
+    pub doors: Vec<Bytes>,
     /// Standard input, output and error.
     pub stdio: [Stdio; 3],
     /// Where the program comes from.
@@ -143,6 +145,11 @@ pub enum Order {
     Quit,
 }
 
+/// The name of the socket of a job's keeper.
+pub fn door_name(job: &str) -> String {
+    format!("{job}.keeper")
+}
+
 /// The verb: keeps one program, told on standard input what.
 pub fn keeper() -> anyhow::Result<i32> {
     let mut supervisor = Receiver::new(crate::supervisor::take_control()?);
@@ -170,8 +177,9 @@ struct Keeper {
     process: ProcessId,
     terminal: Terminal,
     outlets: Outlets,
-    listener: UnixListener,
-    socket: PathBuf,
+    door: Door,
+    places: Vec<PathBuf>,
+    door_name: String,
     supervisor: Option<Receiver>,
     signals: SignalWaiter,
     is_stopped: bool,
@@ -202,9 +210,9 @@ impl Keeper {
         }
         rustix::process::setsid().context("no session could be made")?;
         rustix::process::ioctl_tiocsctty(&*terminal.slave).context("the terminal could not be taken")?;
-        let _ = std::fs::remove_file(&keep.socket);
-        let listener = UnixListener::bind(&keep.socket)
-            .with_context(|| format!("cannot listen on {}", crate::text::path(&keep.socket)))?;
+        let places: Vec<PathBuf> = keep.doors.iter().map(path_of).collect();
+        let door_name = door_name(&keep.name);
+        let door = Door::open(&places, &door_name)?;
 
         let mut all = PASSED_ON.to_vec();
         all.extend([SIGCHLD, SIGTSTP, SIGTTIN, SIGTTOU]);
@@ -212,8 +220,9 @@ impl Keeper {
             <[OwnedFd; 3]>::try_from(standard).map_err(|_| anyhow::anyhow!("three are needed"))?;
         let (kept, signals, notes) = match &keep.origin {
             Origin::Command { command, portable } => {
-                let signals = SignalWaiter::block(&all).context("the signals cannot be taken over")?;
+                // Before the signals are blocked, or they would be in the program as well.
                 let child = program::launch(command, *portable, [input, output, error])?;
+                let signals = SignalWaiter::block(&all).context("the signals cannot be taken over")?;
                 (Kept::child(child), signals, Vec::new())
             }
             Origin::Image { file, options } => {
@@ -237,8 +246,9 @@ impl Keeper {
             process,
             terminal,
             outlets,
-            listener,
-            socket: keep.socket.clone(),
+            door,
+            places,
+            door_name,
             supervisor: None,
             signals,
             is_stopped: false,
@@ -250,6 +260,13 @@ impl Keeper {
     /// Waits for everything at once, until the program has ended and somebody knows.
     fn run(&mut self) -> anyhow::Result<()> {
         loop {
+            // Before waiting: what happened before the signals were blocked is told by none.
+            if self.ended.is_none()
+                && let Some(happened) = self.kept.happened()
+            {
+                self.tell_what_happened(happened);
+                continue;
+            }
             if self.ended.is_some() && self.supervisor.is_none() && self.finish_alone() {
                 return Ok(());
             }
@@ -257,24 +274,20 @@ impl Keeper {
             if signalled {
                 self.pass_signals_on()?;
             }
-            if self.ended.is_none()
-                && let Some(happened) = self.kept.happened()
-            {
-                self.tell_what_happened(happened);
-            }
-            if called && let Ok((stream, _)) = self.listener.accept() {
+            if called && let Ok((stream, _)) = self.door.listener.accept() {
                 self.serve(stream);
             }
             if told && self.obey() {
-                let _ = std::fs::remove_file(&self.socket);
+                Door::close(&self.places, &self.door_name);
                 return Ok(());
             }
+            self.door.look();
         }
     }
 
     /// Which are ready: signals, the listening socket, the supervisor's.
     fn wait(&self) -> io::Result<(bool, bool, bool)> {
-        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.door.listener, PollFlags::IN)];
         if let Some(supervisor) = &self.supervisor {
             fds.push(PollFd::new(supervisor.stream(), PollFlags::IN));
         }
@@ -284,7 +297,7 @@ impl Keeper {
         {
             fds.push(PollFd::from_borrowed_fd(reports, PollFlags::IN));
         }
-        rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
+        rustix::io::retry_on_intr(|| poll(&mut fds, Some(&LOOK)))?;
         let is_ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
         Ok((is_ready(0), is_ready(1), self.supervisor.is_some() && is_ready(told)))
     }
@@ -371,7 +384,7 @@ impl Keeper {
         if let Ok(mut log) = Log::open(&self.directory) {
             while self.outlets.pump(&self.terminal, &mut log).is_ok_and(|moved| moved > 0) {}
         }
-        let _ = std::fs::remove_file(&self.socket);
+        Door::close(&self.places, &self.door_name);
         true
     }
 }

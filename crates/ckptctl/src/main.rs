@@ -12,6 +12,7 @@ mod client;
 mod compile;
 mod demo;
 mod doctor;
+mod door;
 mod export;
 mod failure;
 mod hosts;

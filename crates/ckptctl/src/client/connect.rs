@@ -15,8 +15,8 @@ use ckpt_transfer::wire;
 use crate::failure::Failure;
 use crate::jobs::{Job, JobStore};
 use crate::local::{self, Receiver};
-use crate::supervisor::{Launch, LaunchKind};
-use crate::text;
+use crate::supervisor::{self, Launch, LaunchKind};
+use crate::{door, text};
 
 /// How long to wait for a supervisor that is just coming or going.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,10 +34,10 @@ pub struct Launched {
 
 /// Connects to the supervisor of a job that has not ended.
 pub fn connect(store: &JobStore, job: &Job) -> anyhow::Result<UnixStream> {
-    let socket = store.sockets()?.join(format!("{}.sock", job.name));
+    let name = supervisor::door_name(&job.name);
     let until = Instant::now() + PATIENCE;
     loop {
-        if let Ok(stream) = UnixStream::connect(&socket) {
+        if let Ok(stream) = door::knock(&store.doors_of(job), &name) {
             return Ok(stream);
         }
         let now = store.job(&job.name)?;

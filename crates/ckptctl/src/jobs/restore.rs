@@ -47,7 +47,7 @@ pub fn restore(args: &RestoreArgs, job: &Job, number: Option<u64>) -> anyhow::Re
         _ => history.image(history.find(&job.name, number)?.number),
     };
     let claim = store.claim(Some(&job.name), Path::new(&job.name))?;
-    let session = (!args.detach).then(Session::begin).transpose()?;
+    let session = (!args.detach).then(|| Session::begin(false)).transpose()?;
     let (standard, given) = standard(session.as_ref().map(|(session, _)| &**session));
     let pipes_input = standard.stdio[0] == Stdio::Pipe;
     let options = RestoreWords {

@@ -31,7 +31,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<i32> {
     let directory = claim.prepare()?;
     let name = claim.name().to_owned();
     // Before the program starts: from then on a signal to us is one to it.
-    let session = (!args.detach).then(Session::begin).transpose()?;
+    let session = (!args.detach).then(|| Session::begin(false)).transpose()?;
     let (standard, given) = standard(session.as_ref().map(|(session, _)| &**session));
     let command: Vec<Bytes> = args.command.iter().map(|word| Bytes(word.as_bytes().to_vec())).collect();
     let origin = Origin::Command { command: command.clone(), portable: args.portable };
