@@ -201,15 +201,16 @@ fn files(case: &Case) -> Result<()> {
     let input = case.write("work/input", "from a file\n")?;
     let output = case.path("work/output");
     let script = format!(
-        "{} run -- sh -c 'readlink /proc/self/fd/0; cat; readlink /proc/$$/fd/1 >&2; true' < {} > {}",
+        "{} run -- sh -c 'readlink /proc/self/fd/0; cat; readlink /proc/$$/fd/1; echo err >&2' < {} > {}",
         case.stage().ckptctl().display(),
         input.display(),
         output.display()
     );
     let finished = case.run(case.command("sh").args(["-c", &script]))?.expect(0)?;
     let said = fs::read_to_string(&output)?;
-    ensure!(said == format!("{}\nfrom a file\n", input.display()), "{said:?}");
-    ensure!(finished.stderr == format!("{}\n", output.display()), "{finished:?}");
+    let (input, output) = (input.display(), output.display());
+    ensure!(said == format!("{input}\nfrom a file\n{output}\n"), "{said:?}");
+    ensure!(finished.stderr == "err\n", "{finished:?}");
     Ok(())
 }
 
@@ -347,7 +348,8 @@ fn supervisor_killed(case: &Case, has_terminal: bool) -> Result<()> {
     let gap = numbers.windows(2).find(|pair| pair[1] != pair[0] + 1);
     ensure!(numbers.first() == Some(&1) && gap.is_none(), "lost or repeated: {gap:?}");
     let logs = case.run(&mut case.ckptctl(["logs", "orphan"]))?.expect(0)?;
-    ensure!(logs.stdout.lines().count() == numbers.len(), "{} lines in the log", logs.stdout.lines().count());
+    let logged = logs.stdout.lines().count();
+    ensure!(logged == numbers.len(), "{} lines were shown, and {logged} are in the log", numbers.len());
     Ok(())
 }
 
@@ -507,7 +509,7 @@ fn rm(case: &Case) -> Result<()> {
 
 fn reboot(case: &Case) -> Result<()> {
     let mut command = case.ckptctl(["run", "-d", "--name", "before", "--"]);
-    case.run(command.arg(case.stage().program("count")?))?.expect(0)?;
+    case.run(command.arg(case.stage().program("heap")?))?.expect(0)?;
     case.wait_until("it is ready", || job(case, "before").is_ok_and(|job| job["last_line"] == "ready"))?;
     case.run(&mut case.ckptctl(["checkpoint", "before"]))?.expect(0)?;
     let path = description(case, "before");
@@ -519,9 +521,13 @@ fn reboot(case: &Case) -> Result<()> {
     fs::remove_file(path.with_file_name("ending.json"))?;
     let found = job(case, "before")?;
     ensure!(found["state"] == "ended" && found["note"].to_string().contains("ckptctl restore before"), "{found}");
-    case.run(&mut case.ckptctl(["restore", "before", "-d", "--files", "keep"]))?.expect(0)?;
+    case.run(&mut case.ckptctl(["restore", "before", "-d"]))?.expect(0)?;
     case.go()?;
-    case.wait_until("it has ended", || job(case, "before").is_ok_and(|job| job["status"] == 0))
+    case.wait_until("it has ended", || job(case, "before").is_ok_and(|job| job["state"] == "ended"))?;
+    let found = job(case, "before")?;
+    let logs = case.run(&mut case.ckptctl(["logs", "before"]))?.expect(0)?;
+    ensure!(found["status"] == 0, "{found}, {logs:?}");
+    Ok(())
 }
 
 fn idle(case: &Case) -> Result<()> {

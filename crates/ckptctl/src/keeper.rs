@@ -18,7 +18,7 @@ use ckpt_core::resource::bytes::Bytes;
 use ckpt_core::{Class, Happening, Kept, RestoreOptions};
 use ckpt_trace::sys::SignalWaiter;
 use ckpt_transfer::protocol::Ending;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -186,6 +186,9 @@ struct Keeper {
     ended: Option<Ending>,
 }
 
+/// How soon to look again whether a supervisor takes the ending.
+const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
 /// Signals that others send to the keeper and mean the program.
 const PASSED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
@@ -267,7 +270,9 @@ impl Keeper {
                 self.tell_what_happened(happened);
                 continue;
             }
-            if self.ended.is_some() && self.supervisor.is_none() && self.finish_alone() {
+            if let Some(ending) = self.ended.filter(|_| self.supervisor.is_none())
+                && self.finish_alone(ending)
+            {
                 return Ok(());
             }
             let (signalled, called, told) = self.wait()?;
@@ -297,7 +302,9 @@ impl Keeper {
         {
             fds.push(PollFd::from_borrowed_fd(reports, PollFlags::IN));
         }
-        rustix::io::retry_on_intr(|| poll(&mut fds, Some(&LOOK)))?;
+        // A supervisor that is being started, and is killed as well, would leave the ending to us again.
+        let must_finish = self.ended.is_some() && self.supervisor.is_none();
+        rustix::io::retry_on_intr(|| poll(&mut fds, Some(if must_finish { &SOON } else { &LOOK })))?;
         let is_ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
         Ok((is_ready(0), is_ready(1), self.supervisor.is_some() && is_ready(told)))
     }
@@ -329,10 +336,6 @@ impl Keeper {
                     ckpt_core::Ending::Signaled(signal) => Ending::Signaled(signal),
                 };
                 self.ended = Some(ending);
-                if let Err(error) = write_ending(&self.directory, self.process, JobEnding::now(ending)) {
-                    // Standard error leads nowhere; who asks the supervisor still learns the ending.
-                    eprintln!("ckptctl: {}", failure::line(&error));
-                }
                 Report::Ended(ending)
             }
         };
@@ -375,8 +378,9 @@ impl Keeper {
         false
     }
 
-    /// Without a supervisor: what was printed last goes into the log, unless one is just being started. True when that is done.
-    fn finish_alone(&mut self) -> bool {
+    /// Without a supervisor: what was printed last goes into the log, and then the ending is written down, unless a supervisor is
+    /// just being started. True when that is done.
+    fn finish_alone(&mut self, ending: Ending) -> bool {
         let Ok(lock) = File::create(self.directory.join(LOCK)) else { return true };
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return false;
@@ -384,6 +388,8 @@ impl Keeper {
         if let Ok(mut log) = Log::open(&self.directory) {
             while self.outlets.pump(&self.terminal, &mut log).is_ok_and(|moved| moved > 0) {}
         }
+        // If that cannot be written, `ps` says that nobody saw how it ended.
+        let _ = write_ending(&self.directory, self.process, JobEnding::now(ending));
         Door::close(&self.places, &self.door_name);
         true
     }

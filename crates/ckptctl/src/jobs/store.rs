@@ -130,6 +130,8 @@ impl Job {
             return JobState::Ended;
         }
         match (ProcessId { pid: self.pid, start_ticks: self.start_ticks }.state()) {
+            // As long as its keeper lives, it is about to tell how it ended.
+            None | Some('Z' | 'X') if self.keeper.is_some_and(ProcessId::lives) => JobState::Running,
             None | Some('Z' | 'X') => JobState::Ended,
             Some('T' | 't') => JobState::Stopped,
             Some(_) => JobState::Running,
