@@ -184,10 +184,15 @@ impl Verb {
             Self::Stop(args) => args.json,
             Self::Rm(args) => args.json,
             Self::History(args) => args.json,
-            Self::Export(_) | Self::Build(_) | Self::Cc(_) | Self::Demo => false,
-            Self::Supervisor | Self::Keeper | Self::Program(_) => false,
             Self::Hosts(args) => args.prints_json(),
-            Self::Run(_) | Self::Export(_) | Self::Build(_) | Self::Cc(_) | Self::SelfCheck | Self::Demo => false,
+            Self::Export(_)
+            | Self::Build(_)
+            | Self::Cc(_)
+            | Self::SelfCheck
+            | Self::Demo
+            | Self::Supervisor
+            | Self::Keeper
+            | Self::Program(_) => false,
         }
     }
 }

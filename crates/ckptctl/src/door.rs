@@ -120,7 +120,7 @@ fn listen(place: &Path, name: &str) -> io::Result<(UnixListener, PathBuf)> {
 /// Whether a directory is ours alone.
 fn is_ours(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|stat| {
-        stat.is_dir() && stat.uid() == rustix::process::geteuid().as_raw() && stat.mode() & 0o077 == 0
+        stat.is_dir() && stat.uid() == rustix::process::geteuid().as_raw() && stat.mode() & 0o777 == 0o700
     })
 }
 

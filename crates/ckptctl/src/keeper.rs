@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use ckpt_core::resource::bytes::Bytes;
-use ckpt_core::{Class, Happening, Kept, RestoreOptions};
+use ckpt_core::{Class, Happening, Kept, RestoreOptions, Shown};
 use ckpt_trace::sys::SignalWaiter;
 use ckpt_transfer::protocol::Ending;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -94,6 +94,9 @@ pub struct RestoreWords {
     pub files: String,
     /// `--ignore-cpu`.
     pub ignore_cpu: bool,
+    /// `--show`: the path, what is found there, whether only for reading.
+    #[serde(default)]
+    pub show: Vec<(Bytes, Bytes, bool)>,
 }
 
 /// What a keeper says.
@@ -400,7 +403,15 @@ impl RestoreWords {
     pub fn options(&self) -> anyhow::Result<RestoreOptions> {
         let wrong = |what: &str| Failure::new(Class::Usage, format!("{what:?} is no policy"));
         Ok(RestoreOptions {
-            view: Vec::new(),
+            view: self
+                .show
+                .iter()
+                .map(|(path, source, read_only)| Shown {
+                    path: path_of(path),
+                    source: path_of(source),
+                    read_only: *read_only,
+                })
+                .collect(),
             nest: nest_policy_of(&self.nest).ok_or_else(|| wrong(&self.nest))?,
             files: files_policy_of(&self.files).ok_or_else(|| wrong(&self.files))?,
             ignore_cpu: self.ignore_cpu,

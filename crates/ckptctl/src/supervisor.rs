@@ -27,10 +27,10 @@ use ckpt_transfer::protocol::{Ending, Reply, Request, Stream, WindowSize};
 use rustix::process::{Pid, PidfdFlags, Signal, getpgid, kill_process_group, pidfd_open, pidfd_send_signal};
 use rustix::termios::tcgetpgrp;
 
-pub use connection::{Connection, Writer};
+pub use connection::Connection;
 pub use keeper::KeeperHandle;
 pub use launch::{Launch, LaunchKind, Standard, door_name, supervise, take_control};
-pub use log::{Log, Piece};
+pub use log::Log;
 pub use outlets::Outlets;
 pub use status::last_line;
 pub use terminal::{Terminal, UNSEEN};

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ckpt_core::Class;
-use ckpt_transfer::protocol::{Reply, Request};
-use ckpt_transfer::wire;
+use ckpt_transfer::protocol::Reply;
 
 use crate::failure::Failure;
 use crate::jobs::{Job, JobStore};
@@ -89,15 +88,5 @@ pub fn launch(launch: &Launch, given: &[BorrowedFd<'_>], directory: Option<&Path
             Some(_) => {}
             None => return Err(Failure::new(Class::Failed, "the supervisor was killed as it began").into()),
         }
-    }
-}
-
-/// Asks a question that has one answer.
-pub fn ask(stream: &UnixStream, request: &Request) -> anyhow::Result<Reply> {
-    wire::send(&mut &*stream, request, &[])?;
-    match wire::receive::<Reply>(&mut &*stream)? {
-        Some((Reply::Failed { message, exit }, _)) => Err(Failure::of_exit(exit, message).into()),
-        Some((reply, _)) => Ok(reply),
-        None => Err(Failure::new(Class::Failed, "the job's supervisor has gone; try again").into()),
     }
 }

@@ -1,8 +1,10 @@
 //! `restore JOB[@N]`: a job that has ended goes on from one of its checkpoints, under its name.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use ckpt_core::Class;
+use ckpt_core::resource::bytes::Bytes;
 
 use super::history::History;
 use super::run::{finish, standard};
@@ -32,6 +34,10 @@ pub fn named(word: &Path) -> anyhow::Result<Option<(Job, Option<u64>)>> {
     Ok(store.known(name)?.map(|job| (job, number)))
 }
 
+fn bytes(path: &Path) -> Bytes {
+    Bytes(path.as_os_str().as_bytes().to_vec())
+}
+
 /// Restores the job.
 pub fn restore(args: &RestoreArgs, job: &Job, number: Option<u64>) -> anyhow::Result<i32> {
     let store = JobStore::open()?;
@@ -54,6 +60,7 @@ pub fn restore(args: &RestoreArgs, job: &Job, number: Option<u64>) -> anyhow::Re
         nest: cli::nest_policy_name(args.nest).to_owned(),
         files: cli::files_policy_name(args.files).to_owned(),
         ignore_cpu: args.ignore_cpu,
+        show: args.show.iter().map(|shown| (bytes(&shown.path), bytes(&shown.source), shown.read_only)).collect(),
     };
     let kind = LaunchKind::Program { origin: Origin::Image { file, options }, standard, command: job.command.clone() };
     let launched = client::launch(&Launch { name: job.name.clone(), kind }, &given, None)?;
@@ -72,7 +79,7 @@ pub fn restore(args: &RestoreArgs, job: &Job, number: Option<u64>) -> anyhow::Re
         Some(session) => {
             let stream = launched.receiver.stream().try_clone()?;
             let attaching = Attaching { read_only: false, pipes_input, is_launcher: true };
-            finish(&job.name, client::attach(&store, &job.name, session, Some(stream), None, attaching)?)
+            Ok(finish(&job.name, &client::attach(&store, &job.name, session, Some(stream), None, attaching)?))
         }
     }
 }

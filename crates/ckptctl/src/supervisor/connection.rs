@@ -130,18 +130,18 @@ impl Connection {
     fn serve(mut self) {
         // A stream that breaks or says nonsense is the end of the connection.
         while let Ok(Some((request, body))) = self.receiver.receive::<Request>() {
-            if let Err(error) = self.answer(request, body) {
+            if let Err(error) = self.answer(request, &body) {
                 self.writer.fail(&error);
             }
         }
     }
 
-    fn answer(&mut self, request: Request, body: Vec<u8>) -> anyhow::Result<()> {
+    fn answer(&mut self, request: Request, body: &[u8]) -> anyhow::Result<()> {
         match request {
             Request::Status => self.writer.send(&Reply::Status(Box::new(self.supervisor.status()?)), &[])?,
             Request::Attach { from, follow, size } => self.attach(from, follow, size)?,
             Request::Hold => self.change_client(|client| client.holds = true),
-            Request::Input | Request::Piped => self.input(request, &body),
+            Request::Input | Request::Piped => self.input(request, body),
             Request::InputEnd
             | Request::OutputClosed { .. }
             | Request::Resize { .. }
@@ -273,7 +273,9 @@ impl Connection {
                 Request::Continue => {
                     here.resume();
                     let at = log.end();
-                    clients.values_mut().for_each(|client| client.events.push_back((at, Reply::Continued)));
+                    for client in clients.values_mut() {
+                        client.events.push_back((at, Reply::Continued));
+                    }
                 }
                 _ => {}
             },
