@@ -330,6 +330,7 @@ mod tests {
             cpu: "A CPU".to_owned(),
             cpu_features: ["avx2".to_owned()].into(),
             xsave: Vec::new(),
+            measured_state: true,
         };
         let abilities = Abilities {
             machine,
