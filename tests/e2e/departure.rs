@@ -9,8 +9,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ckpt_image::{Codec, Content, Encoder, HOST_ARCHITECTURE, ImageReader, ImageWriter, PageRange};
 use ckpt_tests::{Case, Ending, Roundtrip, Running, Suite, Whos, skip};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::{Plain, driver};
 
@@ -128,6 +130,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("departure::a_program_that_nobody_parked_is_not_adopted", Whos::User, not_parked);
     suite.add("departure::a_cut_or_damaged_stream_leaves_nothing", Whos::Both, damaged_streams);
     suite.add("departure::an_image_of_an_older_order", Whos::User, older_order);
+    suite.add("departure::of_pages_that_come_twice_the_last_holds", Whos::User, last_holds);
     suite.add("departure::a_lost_destination_resumes_the_source", Whos::Both, lost_destination);
     suite.add("departure::connections_are_given_up_on_demand", Whos::Both, connections);
     suite.add("departure::surveyed_without_being_stopped", Whos::Both, surveyed);
@@ -148,7 +151,8 @@ fn driver(case: &Case) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn drive(case: &Case, words: &[&str]) -> Result<Command> {
+/// The driver, with something to do.
+pub fn drive(case: &Case, words: &[&str]) -> Result<Command> {
     let mut command = case.command(driver(case)?);
     command.args(words);
     Ok(command)
@@ -353,50 +357,102 @@ fn refused(case: &Case, file: &Path, told: &[&str]) -> Result<()> {
 
 /// An image whose state comes last, as it did: a file of it is restored, a stream is refused by name.
 fn older_order(case: &Case) -> Result<()> {
-    let mut program = Roundtrip::of("heap").start(case)?;
-    let (image, older) = (case.path("image"), case.path("older"));
-    case.checkpoint(program.pid(), &image, &["--stop"])?;
-    ensure!(program.wait()? == Ending::Signaled(9), "{}", program.streams());
-    state_last(&image, &older)?;
+    let program = Roundtrip::of("heap").start(case)?;
+    let older = case.path("older");
+    let mut parts = Parts::of(case, program)?;
+    // The vDSO's run was the last of all.
+    parts.runs.rotate_left(1);
+    let mut writer = parts.begin(&older)?;
+    parts.put_runs(&mut writer, |data| data)?;
+    parts.put_states(&mut writer)?;
+    writer.finish()?;
     case.give(&older)?;
     refused(case, &older, &["older versions"])?;
-    let mut restored = case.restore(&older, &[])?;
     case.go()?;
-    ensure!(restored.wait()? == Ending::Exited(0), "{}", restored.streams());
-    ensure!(restored.stdout() == "as expected\n", "{}", restored.streams());
+    expect_the_rest(&mut case.restore(&older, &[])?)
+}
+
+/// Every page comes twice, wrong and then right, at once or after all others: the last one holds, of a file and of a stream.
+fn last_holds(case: &Case) -> Result<()> {
+    let program = Roundtrip::of("heap").start(case)?;
+    let image = case.path("twice");
+    let mut parts = Parts::of(case, program)?;
+    let mut writer = parts.begin(&image)?;
+    parts.put_states(&mut writer)?;
+    // The vDSO is not ours to be wrong about.
+    let rest = parts.runs.split_off(1);
+    parts.put_runs(&mut writer, |data| data)?;
+    parts.runs = rest;
+    let wrong = |data: Vec<u8>| data.iter().map(|byte| !byte).collect();
+    parts.put_runs(&mut writer, wrong)?;
+    parts.put_runs(&mut writer, |data| data)?;
+    for run in std::mem::take(&mut parts.runs) {
+        parts.runs = vec![run];
+        parts.put_runs(&mut writer, wrong)?;
+        parts.put_runs(&mut writer, |data| data)?;
+    }
+    writer.finish()?;
+    case.give(&image)?;
+    case.go()?;
+    expect_the_rest(&mut case.restore(&image, &[])?)?;
+    expect_the_rest(&mut case.start(&mut drive(case, &["arrive", &image.display().to_string()])?)?)
+}
+
+/// The program is what it was.
+fn expect_the_rest(running: &mut Running) -> Result<()> {
+    ensure!(running.wait()? == Ending::Exited(0), "{}", running.streams());
+    ensure!(running.stdout() == "as expected\n", "{}", running.streams());
     Ok(())
 }
 
-/// Writes the image anew in the old order.
-fn state_last(from: &Path, to: &Path) -> Result<()> {
-    use ckpt_image::{Codec, Content, Encoder, HOST_ARCHITECTURE, ImageReader, ImageWriter};
-    let mut reader = ImageReader::new(File::open(from)?)?;
-    let mut writer = ImageWriter::new(File::create(to)?, HOST_ARCHITECTURE, 4096)?;
-    let mut encoder = Encoder::new(4096, Codec::None)?;
-    let mut states = Vec::new();
-    let mut runs = Vec::new();
-    while let Some(record) = reader.next_record()? {
-        match record.content {
-            Content::Layout => writer.put_layout(&reader.read_json::<serde_json::Value>()?)?,
-            Content::State { name } => states.push((name, reader.read_json::<serde_json::Value>()?)),
-            Content::Pages { ranges, .. } => {
-                let mut data = Vec::new();
-                reader.read_data(&mut data)?;
-                runs.push((ranges, data));
+/// What an image is made of.
+struct Parts {
+    layout: Value,
+    states: Vec<(String, Value)>,
+    runs: Vec<(Vec<PageRange>, Vec<u8>)>,
+    encoder: Encoder,
+}
+
+impl Parts {
+    /// Of an image of a program, which is ended.
+    fn of(case: &Case, mut program: Running) -> Result<Self> {
+        let image = case.path("image");
+        case.checkpoint(program.pid(), &image, &["--stop"])?;
+        ensure!(program.wait()? == Ending::Signaled(9), "{}", program.streams());
+        let mut reader = ImageReader::new(File::open(image)?)?;
+        let encoder = Encoder::new(4096, Codec::None)?;
+        let mut parts = Self { layout: Value::Null, states: Vec::new(), runs: Vec::new(), encoder };
+        while let Some(record) = reader.next_record()? {
+            match record.content {
+                Content::Layout => parts.layout = reader.read_json()?,
+                Content::State { name } => parts.states.push((name, reader.read_json()?)),
+                Content::Pages { ranges, .. } => {
+                    let mut data = Vec::new();
+                    reader.read_data(&mut data)?;
+                    parts.runs.push((ranges, data));
+                }
+                Content::FileData { file, .. } => anyhow::bail!("it carries file {file}"),
             }
-            Content::FileData { .. } => {}
         }
+        Ok(parts)
     }
-    // The vDSO's run was the last of all.
-    runs.rotate_left(1);
-    for (ranges, data) in runs {
-        writer.append(&encoder.pages(0, &ranges, &data)?)?;
+
+    fn begin(&self, file: &Path) -> Result<ImageWriter<File>> {
+        let mut writer = ImageWriter::new(File::create(file)?, HOST_ARCHITECTURE, 4096)?;
+        writer.put_layout(&self.layout)?;
+        Ok(writer)
     }
-    for (name, state) in states {
-        writer.put_state(&name, &state)?;
+
+    fn put_states(&self, writer: &mut ImageWriter<File>) -> Result<()> {
+        self.states.iter().try_for_each(|(name, state)| Ok(writer.put_state(name, state)?))
     }
-    writer.finish()?;
-    Ok(())
+
+    fn put_runs(&mut self, writer: &mut ImageWriter<File>, change: impl Fn(Vec<u8>) -> Vec<u8>) -> Result<()> {
+        for (ranges, data) in &self.runs {
+            writer.append(&self.encoder.pages(0, ranges, &change(data.clone()))?)?;
+        }
+        Ok(())
+    }
 }
 
 /// The destination dies in the middle: the source runs on.
