@@ -129,6 +129,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("departure::a_full_disk_leaves_it_parked", Whos::Root, full_disk);
     suite.add("departure::a_program_that_nobody_parked_is_not_adopted", Whos::User, not_parked);
     suite.add("departure::a_cut_or_damaged_stream_leaves_nothing", Whos::Both, damaged_streams);
+    suite.add("departure::what_has_arrived_waits_to_be_let_go", Whos::Both, held);
     suite.add("departure::an_image_of_an_older_order", Whos::User, older_order);
     suite.add("departure::of_pages_that_come_twice_the_last_holds", Whos::User, last_holds);
     suite.add("departure::a_lost_destination_resumes_the_source", Whos::Both, lost_destination);
@@ -345,6 +346,49 @@ fn damaged_streams(case: &Case) -> Result<()> {
     let mut arrived = case.start(&mut drive(case, &["arrive", &whole.display().to_string()])?)?;
     ensure!(arrived.wait()? == Ending::Exited(0), "{}", arrived.streams());
     ensure!(arrived.stdout() == "as expected\n", "{}", arrived.streams());
+    Ok(())
+}
+
+/// What has arrived runs when it is let go and not before; dropped, or when its engine is killed, it is gone.
+fn held(case: &Case) -> Result<()> {
+    let mut program = Roundtrip::of("threads_load").start(case)?;
+    let stream = case.write("stream", "")?;
+    case.run(&mut drive(case, &["write", &program.pid().to_string(), &stream.display().to_string()])?)?.expect(0)?;
+    kill(program.pid(), Signal::KILL)?;
+    ensure!(program.wait()? == Ending::Signaled(9), "{}", program.streams());
+    // If it ran, it would say so and end.
+    case.go()?;
+    for fate in ["killed", "dropped", "let go"] {
+        let mut command = drive(case, &["hold", &stream.display().to_string()])?;
+        let mut engine = case.start_with_stdin(command.stdin(Stdio::piped()))?;
+        engine.wait_for_text("\n")?;
+        let said = engine.stdout();
+        let pid: i32 = said.trim_start_matches("held ").trim_end().parse().with_context(|| said.clone())?;
+        std::thread::sleep(Duration::from_millis(50));
+        ensure!(
+            Case::state(pid) == Some('t') && engine.stdout() == said,
+            "{:?} {}",
+            Case::state(pid),
+            engine.streams()
+        );
+        match fate {
+            "killed" => {
+                kill(engine.pid(), Signal::KILL)?;
+                ensure!(engine.wait()? == Ending::Signaled(9), "{}", engine.streams());
+            }
+            "dropped" => {
+                engine.close_stdin();
+                ensure!(engine.wait()? == Ending::Exited(0), "{}", engine.streams());
+                ensure!(Case::state(pid).is_none(), "it is still there");
+            }
+            _ => {
+                engine.write(b"go")?;
+                ensure!(engine.wait()? == Ending::Exited(0), "{}", engine.streams());
+                ensure!(engine.stdout() == said + "as expected\n", "{}", engine.streams());
+            }
+        }
+        case.wait_until("nothing is left", || strangers(case, &[]).is_empty() && Case::state(pid).is_none())?;
+    }
     Ok(())
 }
 
