@@ -123,6 +123,7 @@ pub fn add(suite: &mut Suite) {
         Roundtrip::of("threads_load").undergo(case, |pid| steps(case, "depart", pid, &["drop"]))
     });
     suite.add("departure::no_instruction_after_the_tracers_death", Whos::Both, no_instruction);
+    suite.add("departure::parked_again_after_somebody_continued_it", Whos::User, parked_again);
     suite.add("departure::a_stopped_program_stays_stopped", Whos::Both, stopped_before);
     suite.add("departure::an_adopted_program_is_saved", Whos::Both, saved_by_another);
     suite.add("departure::a_departed_program_is_saved", Whos::Both, saved_by_the_same);
@@ -218,6 +219,30 @@ fn no_instruction(case: &Case) -> Result<()> {
     case.go()?;
     ensure!(program.wait()? == Ending::Exited(0), "{}", program.streams());
     Ok(())
+}
+
+/// A SIGCONT from somebody else takes the stop away; parked again it is safe again, and lets go it does not notice.
+fn parked_again(case: &Case) -> Result<()> {
+    Roundtrip::of("threads_load").undergo(case, |pid| {
+        die_parked(case, pid)?;
+        let number = pid.to_string();
+        for last in ["hang", "resume"] {
+            let words = ["adopt", &number, "say=adopted", "hang", "park", "say=again", last];
+            let mut tracer = case.start_with_stdin(drive(case, &words)?.stdin(Stdio::piped()))?;
+            tracer.wait_for_text("adopted\n")?;
+            kill(pid, Signal::CONT)?;
+            tracer.write(b"x")?;
+            tracer.wait_for_text("again\n")?;
+            if last == "hang" {
+                kill(tracer.pid(), Signal::KILL)?;
+                ensure!(tracer.wait()? == Ending::Signaled(9), "{}", tracer.streams());
+                case.wait_until("it is stopped", || Case::state(pid) == Some('T'))?;
+            } else {
+                ensure!(tracer.wait()? == Ending::Exited(0), "{}", tracer.streams());
+            }
+        }
+        case.wait_until("it runs on", || matches!(Case::state(pid), Some('R' | 'S')))
+    })
 }
 
 /// One that was stopped before stays so, whatever becomes of its tracer, and goes on at SIGCONT alone.
