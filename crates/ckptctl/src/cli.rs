@@ -224,7 +224,7 @@ pub struct CheckpointArgs {
     pub carry_files: bool,
     /// What to do about connected TCP sockets: refuse, or close them, so that the restored program finds them reset by
     /// their peers
-    #[arg(long, default_value = "refuse", value_parser = PossibleValuesParser::new(["refuse", "close"]))]
+    #[arg(long, value_name = "HOW", default_value = "refuse", value_parser = PossibleValuesParser::new(["refuse", "close"]))]
     pub tcp: String,
     /// Print one JSON object
     #[arg(long)]
