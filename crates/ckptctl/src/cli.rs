@@ -251,6 +251,9 @@ pub struct RestoreArgs {
     /// whose files lie elsewhere here. Can be given several times
     #[arg(long, value_name = "OLD=NEW", value_parser = OsStringValueParser::new().try_map(|text| shown(&text)))]
     pub show: Vec<Shown>,
+    /// The same, but the program cannot write there
+    #[arg(long, value_name = "OLD=NEW", value_parser = OsStringValueParser::new().try_map(|text| shown(&text)))]
+    pub show_read_only: Vec<Shown>,
     /// Restore even if this processor lacks features of the one where the image was made; the program may then die of
     /// SIGILL
     #[arg(long)]
