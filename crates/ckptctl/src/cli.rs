@@ -476,6 +476,14 @@ fn signal_of(word: &str) -> Result<i32, String> {
     number.ok_or_else(|| format!("there is no signal {word:?}; use a number from 1 to 31 or a name such as INT"))
 }
 
+impl RestoreArgs {
+    /// All that the program is to find at other paths.
+    pub fn view(&self) -> Vec<Shown> {
+        let read_only = self.show_read_only.iter().cloned().map(|shown| Shown { read_only: true, ..shown });
+        self.show.iter().cloned().chain(read_only).collect()
+    }
+}
+
 /// The two paths of `OLD=NEW`.
 fn shown(text: &OsStr) -> Result<Shown, String> {
     let mut paths = text.as_bytes().splitn(2, |byte| *byte == b'=').map(|path| PathBuf::from(OsStr::from_bytes(path)));

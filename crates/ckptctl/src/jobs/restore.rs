@@ -60,7 +60,7 @@ pub fn restore(args: &RestoreArgs, job: &Job, number: Option<u64>) -> anyhow::Re
         nest: cli::nest_policy_name(args.nest).to_owned(),
         files: cli::files_policy_name(args.files).to_owned(),
         ignore_cpu: args.ignore_cpu,
-        show: args.show.iter().map(|shown| (bytes(&shown.path), bytes(&shown.source), shown.read_only)).collect(),
+        show: args.view().iter().map(|shown| (bytes(&shown.path), bytes(&shown.source), shown.read_only)).collect(),
     };
     let kind = LaunchKind::Program { origin: Origin::Image { file, options }, standard, command: job.command.clone() };
     let launched = client::launch(&Launch { name: job.name.clone(), kind }, &given, None)?;
