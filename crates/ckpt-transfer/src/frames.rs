@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 /// Bytes of a frame, but for the last one. Measured: with 64 KiB the hand-over between threads costs a third of the rate, and
 /// from 1 MiB on the frames no longer fit the processor's cache.
-pub const FRAME: usize = 512 << 10;
+pub const FRAME: usize = 128 << 10;
 /// The longest frame that is believed.
 const MOST: u32 = 1 << 20;
 /// Bytes before a frame: number and length.
