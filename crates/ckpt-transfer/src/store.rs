@@ -28,8 +28,10 @@ pub enum StoreError {
         source: io::Error,
     },
     /// What came is not what was announced.
-    #[error("a file arrived damaged: its hash is {found} and not {expected}; it is sent again at the next try")]
+    #[error("{} arrived damaged: its hash is {found} and not {expected}; it is sent again at the next try", path.display())]
     Damaged {
+        /// The file.
+        path: PathBuf,
         /// The hash that was announced.
         expected: String,
         /// That of what came.
@@ -43,7 +45,7 @@ pub enum StoreError {
     },
     /// It does not fit.
     #[error(
-        "{} does not fit on its disk: it needs {needed} bytes and {free} are free; free some space there, or set XDG_CACHE_HOME to a larger disk",
+        "{} does not fit on its disk: it needs {needed} bytes and {free} are free; free some space there",
         path.display()
     )]
     Full {
@@ -162,36 +164,7 @@ impl Store {
         for path in [&place, &partial] {
             make_directory(path.parent().unwrap_or(&self.root))?;
         }
-        let writing = || io_error("write", &partial);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NO_FOLLOW);
-        let common = options.open(&partial).map_err(writing())?;
-        if offset > size || common.metadata().map_err(writing())?.len() < offset {
-            return Err(StoreError::Gap { path: partial });
-        }
-        // A copy that became whole meanwhile has another name now, and is not to be touched.
-        let is_ours = |file: &File| {
-            flock(file, FlockOperation::NonBlockingLockExclusive).is_ok() && is_same_file(file, &partial)
-        };
-        let (mut file, path) = if is_ours(&common) {
-            (common, partial.clone())
-        } else {
-            // Somebody else is receiving the same: what is there already does not change any more, and is common to both.
-            let directory = partial.parent().unwrap_or(&self.root);
-            let own = tempfile::Builder::new().prefix(hash).tempfile_in(directory).map_err(writing())?;
-            let (mut file, path) = own.keep().map_err(|error| writing()(error.error))?;
-            io::copy(&mut (&common).take(offset), &mut file).map_err(writing())?;
-            file.rewind().map_err(writing())?;
-            (file, path)
-        };
-        file.set_len(offset).map_err(writing())?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(&mut file).map_err(io_error("read", &partial))?;
-        let incoming = Incoming { file, hasher, hash: hash.to_owned(), size, got: offset, place, partial: path };
-        match incoming.free() {
-            Some(free) if free < size - offset => Err(incoming.full(free)),
-            _ => Ok(incoming),
-        }
+        Incoming::open(place, &partial, hash, Extent { size, offset }, 0o555)
     }
 
     /// Takes in a file of this machine.
@@ -267,6 +240,13 @@ fn check(hash: &str) -> Result<(), StoreError> {
     if is_hash { Ok(()) } else { Err(StoreError::NoHash(hash.to_owned())) }
 }
 
+/// How much is announced, and from where on it comes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    pub(crate) size: u64,
+    pub(crate) offset: u64,
+}
+
 /// Contents on their way in.
 pub struct Incoming {
     file: File,
@@ -276,9 +256,50 @@ pub struct Incoming {
     got: u64,
     place: PathBuf,
     partial: PathBuf,
+    mode: u32,
 }
 
 impl Incoming {
+    /// Begins to take in what will be `place`, and lies in `partial` until it is whole.
+    pub(crate) fn open(
+        place: PathBuf,
+        partial: &Path,
+        hash: &str,
+        Extent { size, offset }: Extent,
+        mode: u32,
+    ) -> Result<Self, StoreError> {
+        let writing = || io_error("write", partial);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NO_FOLLOW);
+        let common = options.open(partial).map_err(writing())?;
+        if offset > size || common.metadata().map_err(writing())?.len() < offset {
+            return Err(StoreError::Gap { path: partial.to_path_buf() });
+        }
+        // A copy that became whole meanwhile has another name now, and is not to be touched.
+        let is_ours =
+            |file: &File| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok() && is_same_file(file, partial);
+        let (mut file, path) = if is_ours(&common) {
+            (common, partial.to_path_buf())
+        } else {
+            // Somebody else is receiving the same: what is there already does not change any more, and is common to both.
+            let name = partial.file_name().unwrap_or_default();
+            let directory = partial.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let own = tempfile::Builder::new().prefix(name).tempfile_in(directory).map_err(writing())?;
+            let (mut file, path) = own.keep().map_err(|error| writing()(error.error))?;
+            io::copy(&mut (&common).take(offset), &mut file).map_err(writing())?;
+            file.rewind().map_err(writing())?;
+            (file, path)
+        };
+        file.set_len(offset).map_err(writing())?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(&mut file).map_err(io_error("read", partial))?;
+        let incoming = Self { file, hasher, hash: hash.to_owned(), size, got: offset, place, partial: path, mode };
+        match incoming.free() {
+            Some(free) if free < size - offset => Err(incoming.full(free)),
+            _ => Ok(incoming),
+        }
+    }
+
     /// Whether all has come.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -323,9 +344,9 @@ impl Incoming {
         if found != self.hash {
             // It would be wrong for ever.
             let _ = fs::remove_file(&self.partial);
-            return Err(StoreError::Damaged { expected: self.hash, found });
+            return Err(StoreError::Damaged { path: self.place, expected: self.hash, found });
         }
-        self.file.set_permissions(Permissions::from_mode(0o555)).map_err(io_error("write", &self.partial))?;
+        self.file.set_permissions(Permissions::from_mode(self.mode)).map_err(io_error("write", &self.partial))?;
         self.file.sync_all().map_err(io_error("write", &self.partial))?;
         fs::rename(&self.partial, &self.place).map_err(io_error("write", &self.place))?;
         Ok(self.place)
