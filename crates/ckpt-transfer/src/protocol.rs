@@ -38,6 +38,13 @@ pub enum Request {
         /// From where on they come: an interrupted copy goes on.
         offset: u64,
     },
+    /// What of it is there already? → [`Reply::Lacking`]: nothing when it is there whole, else `(0, bytes)`.
+    Has {
+        /// Where it would go.
+        target: Target,
+        /// Its size in bytes.
+        size: u64,
+    },
     /// A part of what was announced: the body.
     Chunk,
     /// Gives a file's bytes from an offset to its end → [`Reply::Chunk`]s, then [`Reply::Done`].
@@ -356,10 +363,12 @@ pub enum Target {
     Store(String),
     /// Into a file, with this mode.
     File {
-        /// Its path, absolute or from the working directory of the host.
+        /// Its path, absolute or from the directory that the agent was started in.
         path: Bytes,
         /// Permission bits.
         mode: u32,
+        /// BLAKE3 of its contents, which is checked.
+        hash: String,
     },
 }
 

@@ -39,12 +39,31 @@ impl Hashes {
             return Ok(hash.clone());
         }
         let hash = hash(&file)?;
-        // What was written to just now may be written to again without another time.
-        if self.known.len() < MOST && key == self::key(&file.metadata()?) && is_settled(&file.metadata()?) {
-            self.known.insert(key, hash.clone());
-            self.is_changed = true;
+        let after = file.metadata()?;
+        if key == self::key(&after) {
+            self.remember(&after, hash.clone());
         }
         Ok(hash)
+    }
+
+    /// Notes the hash of a file that was just made: it need not be read for it.
+    pub fn learn(&mut self, path: &Path, hash: &str) {
+        if let Some(stat) = fs::symlink_metadata(path).ok().filter(Metadata::is_file) {
+            self.remember(&stat, hash.to_owned());
+        }
+    }
+
+    fn remember(&mut self, stat: &Metadata, hash: String) {
+        // What was written to just now may be written to again without another time.
+        if !is_settled(stat) {
+            return;
+        }
+        // Which are used no more is not known: all are found again.
+        if self.known.len() >= MOST {
+            self.known.clear();
+        }
+        self.known.insert(key(stat), hash);
+        self.is_changed = true;
     }
 
     /// Writes them down, if there are new ones. They are only a short cut: where that fails, files are read again.
@@ -73,15 +92,7 @@ fn is_settled(stat: &Metadata) -> bool {
     stat.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|since| since > TICK)
 }
 
-fn hash(mut file: &File) -> io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finalize().to_hex().to_string()),
-            Ok(count) => hasher.update(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-    }
+/// The hash of what can be read.
+pub(super) fn hash(from: impl Read) -> io::Result<String> {
+    Ok(blake3::Hasher::new().update_reader(from)?.finalize().to_hex().to_string())
 }

@@ -1,8 +1,8 @@
 //! Files that come home: what the program wrote elsewhere goes to where it would have written it here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::place::{copy_file, modified, set_times};
-use super::{FilesError, Hashes, is_plain};
+use super::{FilesError, Hashes, is_plain, make_way};
 use crate::protocol::{FileEntry, FileRole};
 use crate::store::Store;
 
@@ -80,10 +80,17 @@ impl Departed {
         self.files.iter().filter(is_tree).map(|file| file.path.as_path()).collect()
     }
 
-    /// Whether a file may be written here because the program there has it.
-    fn covers(&self, path: &Path) -> bool {
+    /// Where a file may be written here because the program there has it: `None` if nowhere, else the directory below which no
+    /// symbolic link is followed on the way to it.
+    fn root_of<'a>(&'a self, path: &'a Path) -> Option<&'a Path> {
         let is_known = |file: &FileEntry| file.path == path && file.role != FileRole::Code;
-        is_plain(path) && (self.files.iter().any(is_known) || self.trees().iter().any(|tree| path.starts_with(tree)))
+        if !is_plain(path) {
+            return None;
+        }
+        let mut trees = self.trees();
+        trees.sort_by_key(|tree| tree.as_os_str().len());
+        let tree = trees.into_iter().find(|tree| path.starts_with(tree));
+        tree.or_else(|| self.files.iter().any(is_known).then(|| path.parent().unwrap_or(path)))
     }
 }
 
@@ -94,10 +101,25 @@ impl Departed {
 pub fn conflicts(files: &[FileEntry], departed: &Departed, hashes: &mut Hashes) -> Result<Vec<PathBuf>, FilesError> {
     let known = departed.by_path();
     let mut conflicts = Vec::new();
-    for file in files.iter().filter(|file| file.role != FileRole::Code && file.hash.is_some()) {
+    for file in files.iter().filter(|file| file.role != FileRole::Code) {
+        let before = known.get(file.path.as_path()).copied();
+        let is_there_as_it_left = before.is_some_and(|before| before.hash == file.hash && before.link == file.link);
+        let is_directory = file.mode & 0o170_000 == DIRECTORY;
+        if is_there_as_it_left || is_directory || departed.root_of(&file.path).is_none() {
+            continue;
+        }
         let Ok(stat) = fs::symlink_metadata(&file.path) else { continue };
-        let before = known.get(file.path.as_path());
-        if before.is_some_and(|before| before.size == stat.len() && before.modified == modified(&stat)) {
+        if stat.is_symlink() {
+            let here = fs::read_link(&file.path).map_err(FilesError::io("read", &file.path))?;
+            let is = |other: &FileEntry| other.link.as_ref().is_some_and(|link| link.0 == here.as_os_str().as_bytes());
+            if !is(file) && !before.is_some_and(is) {
+                conflicts.push(file.path.clone());
+            }
+            continue;
+        }
+        if before.is_some_and(|before| {
+            before.hash.is_some() && before.size == stat.len() && before.modified == modified(&stat) && stat.is_file()
+        }) {
             continue;
         }
         let here = if stat.is_file() {
@@ -105,8 +127,9 @@ pub fn conflicts(files: &[FileEntry], departed: &Departed, hashes: &mut Hashes) 
         } else {
             None
         };
-        let is_as_it_left = before.is_some_and(|before| before.hash == here);
-        if !is_as_it_left && here != file.hash {
+        let is_as_it_left = here.is_some() && before.is_some_and(|before| before.hash == here);
+        let is_as_there = here.is_some() && here == file.hash;
+        if !is_as_it_left && !is_as_there {
             conflicts.push(file.path.clone());
         }
     }
@@ -134,11 +157,15 @@ pub fn bring_home(
     let mut sorted: Vec<&FileEntry> = files.iter().filter(|file| file.role != FileRole::Code).collect();
     sorted.sort_by(|one, other| one.path.cmp(&other.path));
     for file in sorted {
-        if !departed.covers(&file.path) {
-            // It was not here when the program left: made there, outside of what went along. It stays there.
+        // Where there is no root, it was not here when the program left: made there, outside of what went along. It stays there.
+        let Some(root) = departed.root_of(&file.path).map(Path::to_path_buf) else { continue };
+        let known = departed.by_path();
+        let before = known.get(file.path.as_path());
+        if before.is_some_and(|before| (before.mode, &before.hash, &before.link) == (file.mode, &file.hash, &file.link)) {
+            // The program has not changed it; here it may have been.
             continue;
         }
-        if bring(file, store, hashes)? {
+        if bring(file, &root, store, hashes)? {
             brought.push(file.path.clone());
         }
         departed.update(file);
@@ -151,14 +178,22 @@ pub fn bring_home(
 }
 
 /// Makes one file here what it is there; false when it is that already.
-fn bring(file: &FileEntry, store: &Store, hashes: &mut Hashes) -> Result<bool, FilesError> {
+fn bring(file: &FileEntry, root: &Path, store: &Store, hashes: &mut Hashes) -> Result<bool, FilesError> {
     let path = file.path.as_path();
     let writing = || FilesError::io("write", path);
+    if path != root {
+        make_way(root, path)?;
+    }
     let here = fs::symlink_metadata(path).ok();
     match (file.mode & 0o170_000, &file.hash, &file.link) {
         (DIRECTORY, ..) => match here {
             Some(stat) if stat.is_dir() => Ok(false),
-            _ => fs::create_dir_all(path).map(|()| true).map_err(writing()),
+            Some(_) => Err(FilesError::wrong(path, "is a directory there and none here", "move it away")),
+            None => {
+                fs::create_dir_all(path).map_err(writing())?;
+                fs::set_permissions(path, Permissions::from_mode(file.mode & 0o1777 | 0o700)).map_err(writing())?;
+                Ok(true)
+            }
         },
         (LINK, _, Some(target)) => {
             let target = std::ffi::OsStr::from_bytes(&target.0);
@@ -171,18 +206,21 @@ fn bring(file: &FileEntry, store: &Store, hashes: &mut Hashes) -> Result<bool, F
             symlink(target, path).map(|()| true).map_err(writing())
         }
         (_, Some(hash), _) => {
-            let is_file = here.as_ref().is_some_and(|stat| stat.is_file() && stat.len() == file.size);
-            if is_file && hashes.of(path).is_ok_and(|here| here == *hash) {
-                return Ok(false);
+            let mode = Permissions::from_mode(file.mode & 0o777);
+            if let Some(stat) = here.filter(|stat| stat.is_file() && stat.len() == file.size)
+                && hashes.of(path).is_ok_and(|here| here == *hash)
+            {
+                let is_other = stat.permissions().mode() & 0o777 != file.mode & 0o777;
+                return if is_other { fs::set_permissions(path, mode).map(|()| true).map_err(writing()) } else { Ok(false) };
             }
             let source =
                 store.find(hash)?.ok_or_else(|| FilesError::wrong(path, "did not come along", "fetch it again"))?;
             let parent = path.parent().unwrap_or(Path::new("/"));
-            fs::create_dir_all(parent).map_err(FilesError::io("make the directory", parent))?;
-            let new = tempfile::NamedTempFile::new_in(parent).map_err(writing())?;
+            let new = tempfile::Builder::new().prefix(".ckptctl-").tempfile_in(parent).map_err(writing())?;
             copy_file(&source, new.path())?;
-            fs::set_permissions(new.path(), Permissions::from_mode(file.mode & 0o7777)).map_err(writing())?;
+            fs::set_permissions(new.path(), mode).map_err(writing())?;
             set_times(new.path(), file)?;
+            new.as_file().sync_all().map_err(writing())?;
             new.persist(path).map_err(|error| writing()(error.error))?;
             Ok(true)
         }
@@ -193,14 +231,35 @@ fn bring(file: &FileEntry, store: &Store, hashes: &mut Hashes) -> Result<bool, F
 /// Removes here what the program removed there, unless it was changed here since.
 fn remove_removed(files: &[FileEntry], departed: &Departed, hashes: &mut Hashes) -> Result<(), FilesError> {
     let trees = departed.trees();
-    let is_there = |path: &Path| files.iter().any(|file| file.path == path);
-    let gone = departed.files.iter().filter(|file| file.role != FileRole::Code && !is_there(&file.path));
-    for file in gone.filter(|file| trees.iter().any(|tree| file.path.starts_with(tree))) {
+    let there: BTreeSet<&Path> = files.iter().map(|file| file.path.as_path()).collect();
+    let is_gone = |file: &&FileEntry| file.role != FileRole::Code && !there.contains(file.path.as_path());
+    let mut gone: Vec<&FileEntry> = departed.files.iter().filter(is_gone).collect();
+    // What is in a directory before the directory.
+    gone.sort_by(|one, other| other.path.cmp(&one.path));
+    for file in gone {
         let path = file.path.as_path();
-        let is_as_it_left = hashes.of(path).is_ok_and(|here| Some(&here) == file.hash.as_ref());
-        if file.hash.is_some() && is_as_it_left {
-            fs::remove_file(path).map_err(FilesError::io("remove", path))?;
+        let Some(tree) = trees.iter().find(|tree| path.starts_with(tree) && path != **tree) else { continue };
+        let Ok(stat) = fs::symlink_metadata(path) else { continue };
+        // Its directories are there then; that none of them is a link has to be seen.
+        if make_way(tree, path).is_err() {
+            continue;
         }
+        let removed = match (stat, &file.hash, &file.link) {
+            (stat, Some(hash), _) if stat.is_file() && hashes.of(path).is_ok_and(|here| here == *hash) => {
+                fs::remove_file(path)
+            }
+            (stat, _, Some(link)) if stat.is_symlink() => match fs::read_link(path) {
+                Ok(here) if here.as_os_str().as_bytes() == link.0 => fs::remove_file(path),
+                _ => Ok(()),
+            },
+            (stat, None, None) if stat.is_dir() => match fs::remove_dir(path) {
+                // Something was made in it here.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+                result => result,
+            },
+            _ => Ok(()),
+        };
+        removed.map_err(FilesError::io("remove", path))?;
     }
     Ok(())
 }

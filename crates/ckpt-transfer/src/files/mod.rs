@@ -5,6 +5,7 @@ mod home;
 mod manifest;
 mod place;
 
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -84,6 +85,44 @@ pub fn is_plain(path: &Path) -> bool {
     path.is_absolute()
         && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
         && !path.as_os_str().as_bytes().contains(&0)
+}
+
+/// Makes the directories that lead from `root` to `path`. What stands in their way, a symbolic link above all, is an error: by
+/// one, what another machine sends would come to lie outside of `root`.
+///
+/// # Errors
+/// When something is in the way, or a directory cannot be made.
+fn make_way(root: &Path, path: &Path) -> Result<(), FilesError> {
+    let parent = path.parent().unwrap_or(root);
+    let inner = parent.strip_prefix(root).map_err(|_| outside(path, root))?;
+    let mut way = root.to_path_buf();
+    fs::create_dir_all(&way).map_err(FilesError::io("make the directory", root))?;
+    for part in inner.components() {
+        if !matches!(part, Component::Normal(_)) {
+            return Err(outside(path, root));
+        }
+        way.push(part);
+        match fs::symlink_metadata(&way) {
+            Ok(stat) if stat.is_dir() => {}
+            Ok(_) => {
+                return Err(FilesError::wrong(
+                    &way,
+                    format!("is no directory, and stands in the way of {}", path.display()),
+                    "move it away",
+                ));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir(&way).map_err(FilesError::io("make the directory", &way))?;
+            }
+            Err(error) => return Err(FilesError::io("look at", &way)(error)),
+        }
+    }
+    Ok(())
+}
+
+fn outside(path: &Path, root: &Path) -> FilesError {
+    let what = format!("is not below {}", root.display());
+    FilesError::wrong(path, what, "the other side is of another version or damaged")
 }
 
 #[cfg(test)]

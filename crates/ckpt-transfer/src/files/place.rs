@@ -1,16 +1,16 @@
 //! Files where a program arrives: which contents are lacking, and what is shown to it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, FileTimes, Permissions};
-use std::io;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use ckpt_core::Shown;
+use rustix::fs::{Access, AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, access, utimensat};
 
-use super::{FilesError, Hashes, below, is_plain};
+use super::{FilesError, Hashes, below, hashes, is_plain, make_way};
 use crate::protocol::{FileEntry, FileRole, FilesPolicy};
 use crate::store::Store;
 
@@ -63,15 +63,25 @@ fn not_there(path: &Path, error: &io::Error) -> FilesError {
 fn expect(file: &FileEntry, hashes: &mut Hashes) -> Result<(), FilesError> {
     let stat = fs::metadata(&file.path).map_err(|error| not_there(&file.path, &error))?;
     let advice = "put the same file there, or let it go along with --files=carry";
-    match &file.hash {
-        Some(hash) if !stat.is_file() || !is_same_here(file, hash, hashes) => {
-            Err(FilesError::wrong(&file.path, "is another file there", advice))
-        }
-        None if file.mode & 0o170_000 == DIRECTORY && !stat.is_dir() => {
-            Err(FilesError::wrong(&file.path, "is no directory there", advice))
-        }
-        _ => Ok(()),
+    let wrong = |what: &str| Err(FilesError::wrong(&file.path, what, advice));
+    let Some(hash) = &file.hash else {
+        let is_directory = file.mode & 0o170_000 == DIRECTORY;
+        return if is_directory && !stat.is_dir() { wrong("is no directory there") } else { Ok(()) };
+    };
+    // As a restore does: a file that is only read may have grown.
+    let is_grown = || file.role == FileRole::Input && stat.len() > file.size && begins_as(file, hash);
+    if !stat.is_file() || !(is_same_here(file, hash, hashes) || is_grown()) {
+        return wrong("is another file there");
     }
+    if file.role == FileRole::Output && access(&file.path, Access::WRITE_OK).is_err() {
+        return wrong("cannot be written there");
+    }
+    Ok(())
+}
+
+fn begins_as(file: &FileEntry, hash: &str) -> bool {
+    let opened = File::open(&file.path);
+    opened.and_then(|opened| hashes::hash(opened.take(file.size))).is_ok_and(|here| here == hash)
 }
 
 /// Whether this machine has a file of the same contents under the same path.
@@ -116,6 +126,7 @@ pub fn place(
             continue;
         }
         let copy = below(directory, &file.path);
+        make_way(directory, &copy)?;
         put(file, store, hashes, &copy)?;
         kept.insert(copy.clone());
         if !is_in_tree {
@@ -129,8 +140,11 @@ pub fn place(
         remove_others(&below(directory, tree), &kept)?;
     }
     // Directories last: what was written into them has changed their times.
-    for file in files.iter().filter(|file| file.mode & 0o170_000 == DIRECTORY && file.role != FileRole::Code) {
-        set_times(&below(directory, &file.path), file)?;
+    for file in files.iter().filter(|file| file.mode & 0o170_000 == DIRECTORY) {
+        let copy = below(directory, &file.path);
+        if kept.contains(&copy) {
+            set_times(&copy, file)?;
+        }
     }
     hashes.save();
     Ok(placed)
@@ -149,14 +163,22 @@ fn place_code(
         }
         // A directory that it has open and that this machine lacks: an empty one.
         let copy = below(directory, &file.path);
-        fs::create_dir_all(&copy).map_err(FilesError::io("make the directory", &copy))?;
+        make_way(directory, &copy)?;
+        put(file, store, hashes, &copy)?;
         return Ok(Some(Shown { path: file.path.clone(), source: copy, read_only: false }));
     };
     if is_same_here(file, hash, hashes) {
         return Ok(None);
     }
-    let source = store.find(hash)?.ok_or_else(|| gone(file))?;
+    let source = store.hold(hash, &held(directory).join(hash))?.ok_or_else(|| gone(file))?;
     Ok(Some(Shown { path: file.path.clone(), source, read_only: true }))
+}
+
+/// Where a job holds what it is shown from the store: beside its own files, so that no path of the program's leads there.
+fn held(directory: &Path) -> PathBuf {
+    let mut name = directory.file_name().unwrap_or_default().to_owned();
+    name.push(".code");
+    directory.with_file_name(name)
 }
 
 fn gone(file: &FileEntry) -> FilesError {
@@ -166,9 +188,6 @@ fn gone(file: &FileEntry) -> FilesError {
 /// Makes `copy` the file.
 fn put(file: &FileEntry, store: &Store, hashes: &mut Hashes, copy: &Path) -> Result<(), FilesError> {
     let writing = || FilesError::io("write", copy);
-    if let Some(parent) = copy.parent() {
-        fs::create_dir_all(parent).map_err(FilesError::io("make the directory", parent))?;
-    }
     match (file.mode & 0o170_000, &file.hash, &file.link) {
         (DIRECTORY, ..) => {
             if fs::symlink_metadata(copy).is_ok_and(|stat| !stat.is_dir()) {
@@ -176,11 +195,12 @@ fn put(file: &FileEntry, store: &Store, hashes: &mut Hashes, copy: &Path) -> Res
             }
             fs::create_dir_all(copy).map_err(writing())?;
             // It has to be written into, whatever it was.
-            fs::set_permissions(copy, Permissions::from_mode(file.mode & 0o7777 | 0o700)).map_err(writing())
+            fs::set_permissions(copy, Permissions::from_mode(file.mode & 0o1777 | 0o700)).map_err(writing())
         }
         (LINK, _, Some(target)) => {
             remove(copy)?;
-            symlink(std::ffi::OsStr::from_bytes(&target.0), copy).map_err(writing())
+            symlink(std::ffi::OsStr::from_bytes(&target.0), copy).map_err(writing())?;
+            set_times(copy, file)
         }
         (_, Some(hash), _) => {
             let stat = fs::symlink_metadata(copy).ok().filter(fs::Metadata::is_file);
@@ -195,8 +215,10 @@ fn put(file: &FileEntry, store: &Store, hashes: &mut Hashes, copy: &Path) -> Res
                 remove(copy)?;
                 copy_file(&source, copy)?;
             }
-            fs::set_permissions(copy, Permissions::from_mode(file.mode & 0o7777)).map_err(writing())?;
-            set_times(copy, file)
+            fs::set_permissions(copy, Permissions::from_mode(file.mode & 0o777)).map_err(writing())?;
+            set_times(copy, file)?;
+            hashes.learn(copy, hash);
+            Ok(())
         }
         _ => Err(gone(file)),
     }
@@ -231,12 +253,13 @@ fn remove_others(tree: &Path, kept: &BTreeSet<PathBuf>) -> Result<(), FilesError
     Ok(())
 }
 
-/// Gives a file the time of modification that it had. One that only its owner's other programs may open keeps the new time.
+/// Gives a file, or a symbolic link, the time of modification that it had.
 pub fn set_times(path: &Path, file: &FileEntry) -> Result<(), FilesError> {
-    let Ok(opened) = File::open(path) else { return Ok(()) };
-    let nanoseconds = u64::try_from(file.modified).unwrap_or_default();
-    let modified = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds);
-    opened.set_times(FileTimes::new().set_modified(modified)).map_err(FilesError::io("write", path))
+    const SECOND: i64 = 1_000_000_000;
+    let modified = Timespec { tv_sec: file.modified.div_euclid(SECOND), tv_nsec: file.modified.rem_euclid(SECOND) };
+    let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: modified };
+    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|error| FilesError::io("set the time of", path)(error.into()))
 }
 
 /// A file's time of modification, in nanoseconds since 1970.

@@ -36,6 +36,10 @@ impl Stage {
     }
 
     fn manifest(&self) -> Vec<FileEntry> {
+        self.manifest_and_notes().0
+    }
+
+    fn manifest_and_notes(&self) -> (Vec<FileEntry>, Vec<String>) {
         let file = |name: &str, uses: Uses| SurveyedFile {
             path: self.path(name),
             kind: FileKind::Linked,
@@ -57,7 +61,7 @@ impl Stage {
             notes: Vec::new(),
         };
         let asked = Asked { policy: FilesPolicy::Carry, with: &[], root: Path::new("/"), home: None };
-        manifest(&survey, &asked, &mut Hashes::default()).unwrap().0
+        manifest(&survey, &asked, &mut Hashes::default()).unwrap()
     }
 
     /// Sends what is lacking into the store.
@@ -175,6 +179,126 @@ fn what_was_written_there_comes_home_and_conflicts_are_named() {
     assert!(!stage.path("work/sub/deep").exists(), "it was removed there");
     assert!(!outside.exists());
     assert!(bring_home(&there, &mut departed, &store, &mut hashes, false, true).unwrap().is_empty());
+}
+
+/// A file that another machine tells of, whose contents are in the store.
+fn told(stage: &Stage, path: PathBuf, text: &str) -> FileEntry {
+    let source = stage.path("told");
+    fs::write(&source, text).unwrap();
+    let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
+    stage.store().keep(&source, &hash).unwrap();
+    let size = text.len() as u64;
+    let (hash, build_id, link) = (Some(hash), None, None);
+    FileEntry { path, role: FileRole::Output, mode: 0o100_644, size, modified: 5, hash, build_id, link }
+}
+
+fn link(path: PathBuf, target: &Path) -> FileEntry {
+    let link = Some(ckpt_core::resource::bytes::Bytes(target.as_os_str().as_bytes().to_vec()));
+    FileEntry { path, role: FileRole::Input, mode: 0o120_777, size: 0, modified: 5, hash: None, build_id: None, link }
+}
+
+#[test]
+fn no_link_leads_out_of_the_jobs_own_directory() {
+    let stage = Stage::new();
+    let (store, job, outside) = (stage.store(), stage.path("job"), stage.path("outside"));
+    fs::create_dir(&outside).unwrap();
+    let hostile = [link(PathBuf::from("/w/x"), &outside), told(&stage, PathBuf::from("/w/x/passwd"), "mine")];
+    let refused = place(&hostile, FilesPolicy::Carry, &store, &mut Hashes::default(), &job).unwrap_err().to_string();
+    assert!(refused.contains("stands in the way"), "{refused}");
+    // One that the program made when it was here before.
+    fs::create_dir_all(job.join("v")).unwrap();
+    symlink(&outside, job.join("v/x")).unwrap();
+    let again = [told(&stage, PathBuf::from("/v/x/passwd"), "mine")];
+    assert!(place(&again, FilesPolicy::Carry, &store, &mut Hashes::default(), &job).is_err());
+    // Where the link itself was, a file may be.
+    let replaced = [told(&stage, PathBuf::from("/v/x"), "mine")];
+    place(&replaced, FilesPolicy::Carry, &store, &mut Hashes::default(), &job).unwrap();
+    assert_eq!(fs::read_to_string(job.join("v/x")).unwrap(), "mine");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+#[test]
+fn no_link_leads_out_at_home() {
+    let stage = Stage::new();
+    let (store, outside) = (stage.store(), stage.path("outside"));
+    fs::create_dir(&outside).unwrap();
+    let mut departed = Departed::new(stage.manifest());
+    let home = |files: &[FileEntry], departed: &mut Departed| {
+        bring_home(files, departed, &store, &mut Hashes::default(), true, true).map_err(|error| error.to_string())
+    };
+    let mut hostile = departed.files().to_vec();
+    hostile.push(link(stage.path("work/way"), &outside));
+    hostile.push(told(&stage, stage.path("work/way/passwd"), "mine"));
+    assert!(home(&hostile, &mut departed).unwrap_err().contains("stands in the way"));
+    hostile.pop();
+    let up = format!("{}/work/../outside/passwd", stage.directory.path().display());
+    hostile.push(told(&stage, PathBuf::from(up), "mine"));
+    home(&hostile, &mut departed).unwrap();
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    assert_eq!(fs::read_link(stage.path("work/way")).unwrap(), outside, "a link is no more than a link");
+
+    // A directory that became a link here: what is removed there is not removed behind the link.
+    let mut departed = Departed::new(stage.manifest());
+    fs::rename(stage.path("work/sub"), outside.join("sub")).unwrap();
+    symlink(outside.join("sub"), stage.path("work/sub")).unwrap();
+    let gone: Vec<_> = departed.files().iter().filter(|file| !file.path.ends_with("deep")).cloned().collect();
+    home(&gone, &mut departed).unwrap();
+    assert!(outside.join("sub/deep").exists());
+}
+
+#[test]
+fn what_only_changed_here_stays_as_it_is_here() {
+    let stage = Stage::new();
+    let mut departed = Departed::new(stage.manifest());
+    let there = departed.files().to_vec();
+    fs::write(stage.path("work/in.txt"), "edited while it was away").unwrap();
+    fs::remove_file(stage.path("work/link")).unwrap();
+    fs::write(stage.path("work/link"), "no link now").unwrap();
+    assert!(conflicts(&there, &departed, &mut Hashes::default()).unwrap().is_empty());
+    let brought = bring_home(&there, &mut departed, &stage.store(), &mut Hashes::default(), false, true).unwrap();
+    assert!(brought.is_empty(), "{brought:?}");
+    assert_eq!(fs::read_to_string(stage.path("work/in.txt")).unwrap(), "edited while it was away");
+
+    // A link that changed there stands against a file that was changed here.
+    let mut other = there;
+    other.retain(|file| !file.path.ends_with("link"));
+    other.push(link(stage.path("work/link"), Path::new("out.txt")));
+    assert_eq!(conflicts(&other, &departed, &mut Hashes::default()).unwrap(), [stage.path("work/link")]);
+}
+
+#[test]
+fn times_and_modes_come_along() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let stage = Stage::new();
+    fs::set_permissions(stage.path("work/in.txt"), fs::Permissions::from_mode(0o440)).unwrap();
+    let files = stage.manifest();
+    stage.send(&files, true);
+    let job = stage.path("job");
+    place(&files, FilesPolicy::Carry, &stage.store(), &mut Hashes::default(), &job).unwrap();
+    for name in ["work", "work/in.txt", "work/sub", "work/sub/deep", "work/link"] {
+        let old = fs::symlink_metadata(stage.path(name)).unwrap();
+        let new = fs::symlink_metadata(below(&job, &stage.path(name))).unwrap();
+        assert_eq!((old.mode(), old.mtime(), old.mtime_nsec()), (new.mode(), new.mtime(), new.mtime_nsec()), "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_file_stays_and_is_told() {
+    let stage = Stage::new();
+    let _socket = std::os::unix::net::UnixListener::bind(stage.path("work/socket")).unwrap();
+    let (files, notes) = stage.manifest_and_notes();
+    assert!(!files.iter().any(|file| file.path.ends_with("socket")));
+    assert!(notes.iter().any(|note| note.contains("work/socket") && note.contains("a socket")), "{notes:?}");
+}
+
+#[test]
+fn a_file_that_is_read_may_have_grown_where_it_is_expected() {
+    let stage = Stage::new();
+    let files = stage.manifest();
+    fs::write(stage.path("work/in.txt"), "input and more").unwrap();
+    lacking(&files, FilesPolicy::Expect, &stage.store(), &mut Hashes::default()).unwrap();
+    fs::write(stage.path("work/in.txt"), "output and more").unwrap();
+    assert!(lacking(&files, FilesPolicy::Expect, &stage.store(), &mut Hashes::default()).is_err());
 }
 
 #[test]
