@@ -33,6 +33,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("jobs::stop", Whos::Both, stop);
     suite.add("jobs::rm_and_names", Whos::User, rm);
     suite.add("jobs::after_a_reboot", Whos::User, reboot);
+    suite.add("jobs::portable", Whos::User, portable);
     suite.add("jobs::idle_costs_nothing", Whos::User, idle);
 }
 
@@ -518,7 +519,6 @@ fn reboot(case: &Case) -> Result<()> {
     // As it would have been found after the machine was started again.
     known["boot"] = "another".into();
     fs::write(&path, serde_json::to_vec(&known)?)?;
-    fs::remove_file(path.with_file_name("ending.json"))?;
     let found = job(case, "before")?;
     ensure!(found["state"] == "ended" && found["note"].to_string().contains("ckptctl restore before"), "{found}");
     case.run(&mut case.ckptctl(["restore", "before", "-d"]))?.expect(0)?;
@@ -527,6 +527,15 @@ fn reboot(case: &Case) -> Result<()> {
     let found = job(case, "before")?;
     let logs = case.run(&mut case.ckptctl(["logs", "before"]))?.expect(0)?;
     ensure!(found["status"] == 0, "{found}, {logs:?}");
+    Ok(())
+}
+
+fn portable(case: &Case) -> Result<()> {
+    let finished = case.run(&mut case.ckptctl(["run", "--portable", "--", "env"]))?.expect(0)?;
+    let has = |name: &str| finished.stdout.lines().any(|line| line.starts_with(name));
+    ensure!(has("GLIBC_TUNABLES=") && has("LD_BIND_NOW=1") && has("TERM=xterm"), "{finished:?}");
+    let finished = case.run(&mut case.ckptctl(["run", "--", "env"]))?.expect(0)?;
+    ensure!(!finished.stdout.contains("GLIBC_TUNABLES"), "{finished:?}");
     Ok(())
 }
 

@@ -129,7 +129,7 @@ fn tracing(facts: &Facts) -> Finding {
             name,
             Grade::Limited,
             "Yama ptrace_scope 1",
-            "programs built with `ckptctl build` save themselves; others, those started with `run` too, cannot be saved from outside",
+            "jobs, those started with `ckptctl run`, can be saved, and programs built with `ckptctl build` save themselves; others cannot be saved from outside",
             allow,
         ),
         Some(2) => finding(name, Grade::No, "Yama ptrace_scope 2", "only root can save programs", allow),

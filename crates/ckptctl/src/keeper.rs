@@ -20,7 +20,8 @@ use ckpt_trace::sys::SignalWaiter;
 use ckpt_transfer::protocol::Ending;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Signal, getpgid, kill_process};
+use rustix::termios::tcsetpgrp;
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 
@@ -238,7 +239,13 @@ impl Keeper {
                 let notes = restored.report().notes.clone();
                 let kept = restored.keep()?;
                 use_as_standard([&null()?, &null()?, &null()?])?;
-                (kept, SignalWaiter::block(&all).context("the signals cannot be taken over")?, notes)
+                let signals = SignalWaiter::block(&all).context("the signals cannot be taken over")?;
+                if let Ok(group) = getpgid(Some(kept.pid())) {
+                    // The engine gives it the foreground only with one of the terminal's descriptors. One that has ended
+                    // this moment needs none.
+                    let _ = tcsetpgrp(&*terminal.slave, group);
+                }
+                (kept, signals, notes)
             }
         };
         let process = ProcessId::of(kept.pid().as_raw_nonzero().get()).unwrap_or(ProcessId {

@@ -270,7 +270,7 @@ impl Connection {
                 Request::Resize { size } => drop(here.terminal.set_size(size)),
                 Request::Signal { signal } => here.signal(signal),
                 Request::SignalGroup { signal } => here.signal_foreground(signal),
-                Request::Continue => {
+                Request::Continue if here.process.state() == Some('T') => {
                     here.resume();
                     let at = log.end();
                     for client in clients.values_mut() {
