@@ -513,8 +513,10 @@ pub struct JobDescription {
 pub struct Departing {
     /// The move.
     pub txn: String,
-    /// Where it goes, for messages.
+    /// Where it goes.
     pub to: String,
+    /// The job's name there.
+    pub name_there: String,
     /// What to do about files.
     pub policy: FilesPolicy,
     /// More files or directories to carry.

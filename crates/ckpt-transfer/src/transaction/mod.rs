@@ -18,7 +18,7 @@ use ckpt_core::Class;
 use ckpt_core::resource::bytes::Bytes;
 
 use checks::checks;
-pub use settle::ABANDONED;
+pub use settle::{ABANDONED, place};
 
 use crate::protocol::{
     Arriving, Departing, FileEntry, JobDescription, MachineReport, MoveOptions, MoveReport, Reply, Request,
@@ -298,6 +298,7 @@ impl<'a, E: Ends> Prepared<'a, E> {
         let departing = Departing {
             txn: plan.txn.clone(),
             to: plan.to.clone(),
+            name_there: self.mover.ends.name_there(),
             policy: plan.options.files,
             with: plan.options.with.clone(),
             codec: plan.codec.clone(),

@@ -171,6 +171,7 @@ impl<E: Ends> Mover<'_, E> {
 }
 
 /// A machine's name in a sentence.
-fn place(name: &str) -> String {
+#[must_use]
+pub fn place(name: &str) -> String {
     if name == "local" { "here".to_owned() } else { format!("on {name}") }
 }

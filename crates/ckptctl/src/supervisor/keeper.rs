@@ -136,7 +136,7 @@ pub fn watch(supervisor: &Arc<Supervisor>, mut reports: Receiver) -> anyhow::Res
             match report {
                 Report::Stopped => supervisor.stopped(),
                 Report::Ended(ending) => supervisor.ended(ending),
-                Report::Holding { .. } | Report::Started { .. } | Report::Failed { .. } => {}
+                Report::Holding { .. } | Report::Built { .. } | Report::Started { .. } | Report::Failed { .. } => {}
             }
         }
         supervisor.keeper_has_gone();
@@ -176,7 +176,7 @@ impl Supervisor {
 }
 
 /// Collects a keeper that has ended, if it is a child of ours.
-fn collect(id: ProcessId) {
+pub fn collect(id: ProcessId) {
     if let Some(pid) = Pid::from_raw(id.pid) {
         let _ = waitpid(Some(pid), WaitOptions::empty());
     }
