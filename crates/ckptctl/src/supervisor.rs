@@ -329,9 +329,10 @@ impl Supervisor {
         let mut state = self.state();
         state.job = Some(job);
         state.ending = None;
+        let id = handle.id;
         state.place = Place::Here(Here { keeper: handle, process, pidfd, terminal, outlets, stopped });
         drop(state);
-        keeper::watch(self, reports)?;
+        keeper::watch(self, id, reports)?;
         if let Some(ending) = ended {
             self.ended(ending);
         }
@@ -426,6 +427,14 @@ impl Supervisor {
         }
         self.tell_all();
         drained.context("the program's last output cannot be read")
+    }
+
+    /// As [`Self::ended`], said by a keeper. One whose program has left meanwhile says nothing about it.
+    fn ended_under(&self, keeper: ProcessId, ending: Ending) {
+        let is_ours = matches!(&self.state().place, Place::Here(here) if here.keeper.id == keeper);
+        if is_ours {
+            self.ended(ending);
+        }
     }
 
     fn conclude_if_ended(&self) {

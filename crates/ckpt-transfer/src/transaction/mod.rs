@@ -487,7 +487,7 @@ impl<E: Ends> Mover<'_, E> {
     }
 
     fn check_cancelled(&mut self) -> Result<(), Fault> {
-        match self.ends.next(Duration::ZERO) {
+        match self.hear(Duration::ZERO) {
             Some(Incoming::Cancelled) => Err(Fault::Cancelled),
             Some(Incoming::Lost(side, why)) => Err(Fault::Lost(side, why)),
             Some(Incoming::Said(side, reply, body)) => {

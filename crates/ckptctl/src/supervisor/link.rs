@@ -192,7 +192,8 @@ impl Link {
         if !matches!(joined, Reply::Joined { .. }) {
             return Err(Failure::new(Class::Remote, "the agent says something else than asked for").into());
         }
-        let (from, size) = (supervisor.state().log.end(), supervisor.client_size());
+        let from = supervisor.state().log.end();
+        let size = supervisor.client_size();
         for request in
             [Request::Heartbeat, Request::Hold, Request::Attach { from: Some(from), follow: true, size }]
         {
