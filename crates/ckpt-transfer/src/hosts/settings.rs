@@ -192,10 +192,22 @@ impl HostsFile {
     }
 
     pub fn remove(&mut self, name: &str) -> Result<(), HostsError> {
+        let mut above = String::new();
         self.rewrite(|hosts| {
-            hosts.remove(name);
+            let removed = hosts.remove(name);
+            // A comment right above the entry goes with it; one that a blank line sets apart is about something else.
+            let comment = removed.as_ref().and_then(Item::as_table).and_then(|table| table.decor().prefix()?.as_str());
+            let apart = comment.and_then(|comment| comment.rsplit_once("\n\n"));
+            let Some((apart, _)) = apart.filter(|(apart, _)| !apart.trim().is_empty()) else { return Ok(()) };
+            apart.clone_into(&mut above);
             Ok(())
-        })
+        })?;
+        if !above.is_empty() {
+            // At the beginning, where such a comment usually stood.
+            let text = format!("{}\n\n{}", above.trim(), self.text.trim_start());
+            *self = Self::parse(&self.path, text)?;
+        }
+        Ok(())
     }
 
     /// Changes the text, and sees that it can be read.

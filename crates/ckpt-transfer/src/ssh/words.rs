@@ -1,8 +1,9 @@
 //! Commands that every login shell understands alike.
 //!
 //! The server hands what is to be executed to the user's login shell, whatever that is. So it is always
-//! `sh -c '...'` with nothing between the quotes that csh or fish would touch: no quote, no backslash before a quote or at a
-//! line's end, no exclamation mark, no newline. Other characters are written as octal numbers, which `printf` there makes characters.
+//! `exec sh -c '...'`, with nothing between the quotes that csh or fish would touch: no quote, no backslash before a quote or
+//! at a line's end, no exclamation mark, no newline. Other characters are written as octal numbers, which `printf` there makes
+//! characters. Every shell knows `exec`; one that stayed would hide which signal killed the program.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,7 +11,7 @@ use std::io::{self, Read};
 /// What the login shell is told, so that `words` are executed after the marker was printed on a line of its own.
 pub fn command(words: &[&str], marker: &str) -> String {
     let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    format!("sh -c 'echo {marker}; exec {}'", words.join(" "))
+    format!("exec sh -c 'echo {marker}; exec {}'", words.join(" "))
 }
 
 /// A marker that no banner contains.
@@ -77,7 +78,7 @@ mod tests {
             "\t",
         ];
         let all: Vec<&str> = ["printf", "[%s]"].iter().chain(&words).copied().collect();
-        let expected: String = words.iter().map(|word| format!("[{word}]")).collect();
+        let expected = format!("[{}]", words.join("]["));
         let command = command(&all, "m");
         let mut tried = 0;
         for shell in ["sh", "dash", "bash", "zsh", "csh", "tcsh", "fish", "ksh"] {

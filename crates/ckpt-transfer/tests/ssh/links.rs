@@ -9,7 +9,7 @@ use ckpt_transfer::hosts::{Host, Hosts};
 use ckpt_transfer::ssh::{Nobody, Secrets, Session, SshError, SshFault};
 
 use crate::Test;
-use crate::server::{Answers, Server, send};
+use crate::server::{Answers, Server, send, there};
 
 pub const TESTS: &[Test] = &[
     ("links/silent_host_is_noticed", silent),
@@ -48,7 +48,7 @@ fn commands() -> Result<(), String> {
     let mut channel = session.exec(&["sh", "-c", "exec cat <&- >&-"]).unwrap();
     let mut refused = Ok(());
     for _ in 0..1000 {
-        refused = channel.write_all(&[0; 1 << 16]);
+        refused = channel.write_all(&vec![0; 1 << 16]);
         if refused.is_err() {
             break;
         }
@@ -99,7 +99,7 @@ fn impostors() -> Result<(), String> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let hosts = server.hosts("");
-    let mut host = server.host(&hosts);
+    let mut host = there(&hosts);
     host.port = port;
     host.limits.login_timeout = Duration::from_secs(1);
     let serve = |answer: &'static [u8], hold: bool| {
@@ -160,7 +160,7 @@ fn jumps() -> Result<(), String> {
         format!("[hosts.{name}]\naddress = \"127.0.0.1\"\nport = {}\nhost_key = \"accept-new\"\n", server.port)
     };
     let hosts = server.hosts(&(entry("gate", &gate) + &entry("inner", &inner) + "jump = \"gate\"\n"));
-    let mut host = server.host(&hosts);
+    let mut host = there(&hosts);
     let connect = |host: &Host, hosts: &Hosts| Session::connect(host, hosts, &mut Nobody, &mut Secrets::new());
     for jump in ["gate", "inner", "gate,inner"] {
         host.jump = Some(jump.to_owned());
@@ -190,7 +190,7 @@ fn jumps() -> Result<(), String> {
 fn proxy_command() -> Result<(), String> {
     let server = Server::start()?;
     let hosts = server.hosts("");
-    let mut host = server.host(&hosts);
+    let mut host = there(&hosts);
     host.proxy_command = Some(format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{}; cat <&3 & exec cat >&3'", server.port));
     let session = Session::connect(&host, &hosts, &mut Nobody, &mut Secrets::new()).unwrap();
     assert_eq!(session.exec(&["echo", "x"]).unwrap().finish().unwrap().output, b"x\n");
@@ -274,7 +274,8 @@ fn half_closed() -> Result<(), String> {
     // Closed here: what runs there sees the end of its input, and the thread ends.
     let (stream, fate) = server.start_command(&["cat"]).pump().unwrap();
     drop(stream);
-    assert_eq!(fate.wait(LIMIT).as_deref(), Some("closed here"));
+    let why = fate.wait(LIMIT).unwrap();
+    assert!(why == "closed here" || why.contains("exit status 0"), "{why}");
     // Even if it does not look.
     let (stream, fate) = server.start_command(&["sleep", "1000"]).pump().unwrap();
     drop(stream);

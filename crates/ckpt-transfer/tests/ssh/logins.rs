@@ -10,7 +10,7 @@ use ckpt_transfer::hosts::Host;
 use ckpt_transfer::ssh::{Nobody, Secrets, Session, SshFault};
 
 use crate::Test;
-use crate::server::{Answers, Guest, Server, output};
+use crate::server::{Answers, Guest, Server, output, there};
 
 pub const TESTS: &[Test] = &[
     ("logins/key_files_of_every_kind", key_files),
@@ -71,7 +71,7 @@ fn encrypted() -> Result<(), String> {
     }
     // A second session of the same act does not ask again.
     let hosts = server.hosts("");
-    let mut host = server.host(&hosts);
+    let mut host = there(&hosts);
     with_keys(&server, &["home/.ssh/locked_rsa"])(&mut host);
     let (mut secrets, mut answers) = (Secrets::new(), Answers::of(&["open sesame"]));
     for _ in 0..3 {
@@ -191,7 +191,7 @@ fn password() -> Result<(), String> {
     assert!(refused.contains("nobody is there"), "{refused}");
 
     let hosts = server.hosts("");
-    let mut host = server.host(&hosts);
+    let mut host = there(&hosts);
     as_guest(&mut host);
     let (mut secrets, mut answers) = (Secrets::new(), Answers::of(&["open it"]));
     for _ in 0..3 {

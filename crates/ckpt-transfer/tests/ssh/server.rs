@@ -1,6 +1,7 @@
 //! A server, a client's home directory, and somebody who answers questions.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -158,21 +159,13 @@ impl Server {
         }
     }
 
-    /// The server as a host, without this machine's agent and known hosts.
-    pub fn host(&self, hosts: &Hosts) -> Host {
-        let mut host = hosts.find("there").unwrap();
-        host.agent = None;
-        host.system_known_hosts.clear();
-        host
-    }
-
     pub fn try_connect(
         &self,
         change: impl FnOnce(&mut Host),
         prompter: &mut dyn Prompter,
     ) -> Result<Session, SshError> {
         let hosts = self.hosts("");
-        let mut host = self.host(&hosts);
+        let mut host = there(&hosts);
         change(&mut host);
         Session::connect(&host, &hosts, prompter, &mut Secrets::new())
     }
@@ -202,6 +195,14 @@ impl Drop for Server {
             let _ = daemon.wait();
         }
     }
+}
+
+/// The server as a host, without this machine's agent and known hosts.
+pub fn there(hosts: &Hosts) -> Host {
+    let mut host = hosts.find("there").unwrap();
+    host.agent = None;
+    host.system_known_hosts.clear();
+    host
 }
 
 /// All processes below one, the nearest first.
@@ -252,7 +253,6 @@ impl Guest {
         }
         let guest = Self { name };
         let mut set = Command::new("chpasswd").stdin(Stdio::piped()).spawn().unwrap();
-        use std::io::Write as _;
         writeln!(set.stdin.take().unwrap(), "{}:{password}", guest.name).unwrap();
         assert!(set.wait().unwrap().success());
         Ok(guest)

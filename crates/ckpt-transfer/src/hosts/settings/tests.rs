@@ -81,7 +81,10 @@ fn changes_keep_comments() {
     file.edit("b", &change).unwrap();
     assert_eq!(file.get("b").unwrap().keys, Some(vec!["new".to_owned()]));
     file.remove("b").unwrap();
-    assert!(!file.has("b") && file.has("a"));
+    assert!(!file.has("b") && file.has("a") && !file.text.contains("# the other"), "{}", file.text);
+    let mut other = parse("# mine\n\n# about a\n[hosts.a]\n[hosts.a.limits]\nrate = 5\n[hosts.b]\n").unwrap();
+    other.remove("a").unwrap();
+    assert_eq!(other.text, "# mine\n\n[hosts.b]\n");
 
     let mut change = Change::default();
     change.unset("adress");
