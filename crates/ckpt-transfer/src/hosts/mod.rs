@@ -286,14 +286,16 @@ impl Place {
     /// # Errors
     /// [`HostsError::NoHome`].
     pub fn of_this_user() -> Result<Self, HostsError> {
-        let home = std::env::home_dir().filter(|home| home.is_absolute()).ok_or(HostsError::NoHome)?;
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+        let home = home.or_else(|| own_field(&passwd, 5).map(PathBuf::from)).ok_or(HostsError::NoHome)?;
         let configuration = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
         let configuration = configuration.unwrap_or_else(|| home.join(".config"));
         Ok(Self {
             hosts_file: configuration.join("ckptctl/hosts.toml"),
             ssh_config: home.join(".ssh/config"),
             system_config: PathBuf::from("/etc/ssh/ssh_config"),
-            user: local_user(),
+            user: local_user(&passwd),
             home,
         })
     }
@@ -309,10 +311,16 @@ impl Place {
 }
 
 /// The name of the user who runs this, as `/etc/passwd` has it; else as the environment does.
-fn local_user() -> String {
+fn local_user(passwd: &str) -> String {
+    let given = || ["LOGNAME", "USER"].iter().find_map(|name| std::env::var(name).ok());
+    let number = || rustix::process::getuid().as_raw().to_string();
+    own_field(passwd, 0).map(str::to_owned).or_else(given).unwrap_or_else(number)
+}
+
+/// A field of this user's line in `/etc/passwd`. The C library would load modules for that, which a static program has to do
+/// without.
+fn own_field(passwd: &str, field: usize) -> Option<&str> {
     let uid = rustix::process::getuid().as_raw().to_string();
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let entry = passwd.lines().find(|line| line.split(':').nth(2) == Some(uid.as_str()));
-    let name = entry.and_then(|line| line.split(':').next()).map(str::to_owned);
-    name.or_else(|| ["LOGNAME", "USER"].iter().find_map(|name| std::env::var(name).ok())).unwrap_or(uid)
+    let entry = passwd.lines().find(|line| line.split(':').nth(2) == Some(uid.as_str()))?;
+    entry.split(':').nth(field).filter(|text| !text.is_empty())
 }

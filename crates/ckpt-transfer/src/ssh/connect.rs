@@ -1,7 +1,8 @@
 //! From a host to a connection with its SSH server: directly, through other hosts, or by a command.
 
+use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -191,17 +192,46 @@ fn directly(host: &Host) -> Result<Carrier, SshError> {
     ))
 }
 
-/// Looks a name up. The C library takes its own time for that, so it is left behind when it takes too long.
+/// Looks a name up, by the system's own `getent`: the C library in this static program cannot load what the system's
+/// configuration may name for that (mDNS, SSSD). Without `getent` it does what it can.
 fn resolve(address: &str, port: u16, limit: Duration) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(ip) = address.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    // Whichever it is takes its own time, so it is left behind when it takes too long.
     let (sender, found) = mpsc::channel();
     let name = address.to_owned();
     std::thread::Builder::new().spawn(move || {
-        let addresses = (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+        let asked = Command::new("getent").args(["ahosts", &name]).stdin(Stdio::null()).stderr(Stdio::null()).output();
+        let addresses = match asked {
+            Ok(output) if output.status.success() => Ok(addresses(&String::from_utf8_lossy(&output.stdout), port)),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::NotFound, "no such name is known")),
+            Err(_) => (name.as_str(), port).to_socket_addrs().map(Iterator::collect),
+        };
         // Nobody listens any more after the limit.
         let _ = sender.send(addresses);
     })?;
     let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", limit.as_secs()));
     found.recv_timeout(limit).map_err(|_| late())?
+}
+
+/// The addresses that `getent ahosts` prints, each once, in order.
+fn addresses(output: &str, port: u16) -> Vec<SocketAddr> {
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for word in output.lines().filter_map(|line| line.split_whitespace().next()) {
+        let (ip, scope) = word.split_once('%').unwrap_or((word, ""));
+        let Ok(ip) = ip.parse::<IpAddr>() else { continue };
+        let mut address = SocketAddr::new(ip, port);
+        if let SocketAddr::V6(address) = &mut address {
+            // A link-local address is one only together with its interface.
+            let index = fs::read_to_string(format!("/sys/class/net/{scope}/ifindex"));
+            address.set_scope_id(index.ok().and_then(|index| index.trim().parse().ok()).unwrap_or(0));
+        }
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
 }
 
 /// A cut link is noticed soon, and small messages are not held back.
@@ -298,4 +328,19 @@ fn check_key(
 
 pub fn milliseconds(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_once_and_in_order() {
+        let output =
+            "::1             STREAM localhost\n::1             DGRAM\n127.0.0.1       STREAM\nodd\nfe80::1%lo STREAM\n";
+        let found = addresses(output, 22);
+        assert_eq!(found.len(), 3);
+        assert_eq!((found[0].to_string(), found[1].to_string()), ("[::1]:22".to_owned(), "127.0.0.1:22".to_owned()));
+        assert!(matches!(found[2], SocketAddr::V6(address) if address.scope_id() == 1));
+    }
 }

@@ -283,7 +283,7 @@ fn client() -> String {
 /// The user's own cache directory; where that cannot be had, the one for temporary files.
 fn cache() -> PathBuf {
     let given = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = given.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    let cache = given.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
     let cache = cache.map(|cache| cache.join("ckptctl")).filter(|cache| fs::create_dir_all(cache).is_ok());
     cache.unwrap_or_else(std::env::temp_dir)
 }

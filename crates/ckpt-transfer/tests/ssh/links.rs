@@ -24,6 +24,7 @@ pub const TESTS: &[Test] = &[
     ("links/pump_tells_why_it_ended", why),
     ("links/pump_keeps_to_a_rate", rate),
     ("links/many_sessions", many),
+    ("links/sessions_come_and_go_in_several_threads", come_and_go),
     ("links/killed_server", killed),
 ];
 
@@ -334,6 +335,29 @@ fn many() -> Result<(), String> {
     for thread in threads {
         thread.join().unwrap();
     }
+    Ok(())
+}
+
+/// An OpenSSL that was built without threads does not survive this.
+fn come_and_go() -> Result<(), String> {
+    let server = Server::start()?;
+    let hosts = server.hosts("");
+    let host = there(&hosts);
+    assert!(Session::connect(&host, &hosts, &mut Nobody, &mut Secrets::new()).is_ok());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    let session = Session::connect(&host, &hosts, &mut Nobody, &mut Secrets::new()).unwrap();
+                    let (mut stream, fate) =
+                        session.exec(&["head", "-c", "500000", "/dev/zero"]).unwrap().pump().unwrap();
+                    let mut received = Vec::new();
+                    stream.read_to_end(&mut received).unwrap();
+                    assert_eq!(received.len(), 500_000, "{:?}", fate.why());
+                }
+            });
+        }
+    });
     Ok(())
 }
 
