@@ -55,8 +55,16 @@ pub fn skip<T>(reason: impl Into<String>) -> Result<T> {
 }
 
 /// All tests, by name.
-#[derive(Default)]
-pub struct Suite(Vec<Test>);
+pub struct Suite {
+    tests: Vec<Test>,
+    limit: Duration,
+}
+
+impl Default for Suite {
+    fn default() -> Self {
+        Self { tests: Vec::new(), limit: LIMIT }
+    }
+}
 
 struct Test {
     name: String,
@@ -72,9 +80,15 @@ enum Outcome {
 }
 
 impl Suite {
+    /// No tests yet; each of them may take so long.
+    #[must_use]
+    pub fn with_limit(limit: Duration) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
     /// Adds a test, once for each of `whos`.
     pub fn add(&mut self, name: &str, whos: Whos, body: impl Fn(&Case) -> Result<()> + Send + Sync + 'static) {
-        self.add_within(LIMIT, name, whos, body);
+        self.add_within(self.limit, name, whos, body);
     }
 
     /// Adds a test that may take longer, most of which it waits.
@@ -97,7 +111,7 @@ impl Suite {
         };
         for &who in whos {
             let as_who = if who == Who::User { "user" } else { "root" };
-            self.0.push(Test { name: format!("{name}@{as_who}"), who, body: Arc::clone(&body), limit });
+            self.tests.push(Test { name: format!("{name}@{as_who}"), who, body: Arc::clone(&body), limit });
         }
     }
 
@@ -105,9 +119,9 @@ impl Suite {
     /// `--list` only prints the names.
     pub fn run(mut self, arguments: impl Iterator<Item = String>) -> ExitCode {
         let (options, filters): (Vec<_>, Vec<_>) = arguments.partition(|a| a.starts_with('-'));
-        self.0.retain(|t| filters.is_empty() || filters.iter().any(|f| t.name.contains(f.as_str())));
+        self.tests.retain(|t| filters.is_empty() || filters.iter().any(|f| t.name.contains(f.as_str())));
         if options.iter().any(|o| o == "--list") {
-            for test in &self.0 {
+            for test in &self.tests {
                 println!("{}", test.name);
             }
             return ExitCode::SUCCESS;
@@ -126,7 +140,7 @@ impl Suite {
     }
 
     fn run_on(self, stage: &Arc<Stage>) -> ExitCode {
-        let tests = Arc::new(self.0);
+        let tests = Arc::new(self.tests);
         let next = Arc::new(AtomicUsize::new(0));
         let (sender, results) = mpsc::channel();
         for _ in 0..WORKERS {

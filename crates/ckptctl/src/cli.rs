@@ -13,6 +13,7 @@ use signal_hook::consts::{
 };
 
 use crate::compile::BuildArgs;
+use crate::demo::ThrowAwayHostArgs;
 use crate::hosts::HostsArgs;
 
 const EXIT_STATUSES: &str = "\
@@ -167,8 +168,6 @@ used by its name as well.")]
     /// What ckptctl asks its copy on another host
     #[command(hide = true)]
     SelfCheck,
-    /// Build a small program, save it, bring it back, and check that nothing was lost
-    Demo,
     /// Serve another machine (started over SSH)
     #[command(hide = true)]
     Agent(AgentArgs),
@@ -181,6 +180,11 @@ used by its name as well.")]
     /// Become a job's program (started by its keeper)
     #[command(hide = true)]
     Program(ProgramArgs),
+    /// Build a small program, save it, bring it back, move it to another host and home, and check that nothing was lost
+    Demo,
+    /// Be the host that the demonstration moves its program to
+    #[command(hide = true)]
+    ThrowAwayHost(ThrowAwayHostArgs),
 }
 
 impl Verb {
@@ -207,6 +211,7 @@ impl Verb {
             | Self::SelfCheck
             | Self::Demo
             | Self::Agent(_)
+            | Self::ThrowAwayHost(_)
             | Self::Supervisor
             | Self::Keeper
             | Self::Program(_) => false,
