@@ -527,7 +527,7 @@ pub struct SurveyReport {
 }
 
 /// What a job is doing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     /// It runs, or waits for something.

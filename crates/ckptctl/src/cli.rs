@@ -26,12 +26,17 @@ Exit status:
 /// Stops a running program, saves all of it, and starts it again from that point.
 ///
 /// Works on any program of the same user, as an ordinary user, with address space randomization on.
+///
+/// Without a verb it shows the menu: choose a source file, build, run, save, move.
 #[derive(Debug, Parser)]
-#[command(name = "ckptctl", version, arg_required_else_help = true, after_long_help = EXIT_STATUSES)]
+#[command(name = "ckptctl", version, after_long_help = EXIT_STATUSES)]
 pub struct Cli {
+    /// Let the menu only look
+    #[arg(long)]
+    pub read_only: bool,
     /// What to do.
     #[command(subcommand)]
-    pub verb: Verb,
+    pub verb: Option<Verb>,
 }
 
 /// What can be done.
@@ -253,7 +258,7 @@ mod tests {
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Verb, clap::error::ErrorKind> {
-        Cli::try_parse_from([&["ckptctl"], words].concat()).map(|cli| cli.verb).map_err(|error| error.kind())
+        Cli::try_parse_from([&["ckptctl"], words].concat()).map(|cli| cli.verb.unwrap()).map_err(|error| error.kind())
     }
 
     #[test]

@@ -8,14 +8,18 @@
 mod cancel;
 mod checkpoint;
 mod cli;
+mod client;
 mod compile;
+mod config;
 mod demo;
 mod doctor;
 mod export;
 mod failure;
+mod hosts;
 mod image;
 mod inspect;
 mod jobs;
+mod menu;
 mod output;
 mod restore;
 mod text;
@@ -23,15 +27,26 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use ckpt_core::Class;
+use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Verb};
 
 fn main() -> ExitCode {
-    let verb = Cli::parse().verb;
-    let json = verb.prints_json();
-    let status = run(verb).unwrap_or_else(|error| failure::tell(&error, json));
+    let Cli { verb, read_only } = Cli::parse();
+    let json = verb.as_ref().is_some_and(Verb::prints_json);
+    let result = verb.map_or_else(|| show_menu(read_only), run);
+    let status = result.unwrap_or_else(|error| failure::tell(&error, json));
     ExitCode::from(u8::try_from(status).unwrap_or(1))
+}
+
+/// The menu; without a terminal the help.
+fn show_menu(read_only: bool) -> anyhow::Result<i32> {
+    if menu::has_terminal() {
+        return menu::menu(&config::load()?, read_only);
+    }
+    eprintln!("{}", Cli::command().render_long_help());
+    Ok(Class::Usage as i32)
 }
 
 fn run(verb: Verb) -> anyhow::Result<i32> {

@@ -1,0 +1,4 @@
+//! stub
+pub fn names() -> anyhow::Result<Vec<(String, String)>> {
+    Ok(Vec::new())
+}
