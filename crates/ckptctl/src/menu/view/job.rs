@@ -104,7 +104,7 @@ fn draw_checkpoints(model: &Model, job: &OpenJob, frame: &mut Frame<'_>, area: R
             let pause = std::time::Duration::from_secs_f64(checkpoint.pause_seconds.max(0.0));
             vec![
                 Span::raw(format!("@{}", checkpoint.number)),
-                Span::raw(format!("{} ago", text::age(now.saturating_sub(checkpoint.at)))),
+                Span::raw(format!("{} ago", text::short_age(now.saturating_sub(checkpoint.at)))),
                 Span::raw(text::size(checkpoint.bytes)),
                 Span::raw(text::took(pause)),
                 Span::styled(text::plain(&checkpoint.reason), model.theme.dim),

@@ -43,13 +43,13 @@ fn row<'a>(model: &Model, job: &'a JobStatus, now: u64) -> Vec<Span<'a>> {
     let theme = model.theme;
     let (word, style) = state(model, job);
     let dash = || "-".to_owned();
-    let saved = job.last_checkpoint.map_or_else(dash, |at| format!("{} ago", text::age(now.saturating_sub(at))));
+    let saved = job.last_checkpoint.map_or_else(dash, |at| format!("{} ago", text::short_age(now.saturating_sub(at))));
     let last = if job.last_line.is_empty() { job.note.clone().unwrap_or_default() } else { job.last_line.clone() };
     vec![
         Span::raw(text::plain(&job.name)),
         Span::styled(word, style),
         Span::raw(text::plain(&job.host)),
-        Span::raw(job.cpu.map_or_else(dash, text::age)),
+        Span::raw(job.cpu.map_or_else(dash, text::short_age)),
         Span::raw(job.memory.map_or_else(dash, text::size)),
         Span::raw(saved),
         Span::styled(text::plain(&last), theme.dim),

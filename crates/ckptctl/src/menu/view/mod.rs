@@ -14,7 +14,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::keys::COMMANDS;
-use super::model::{List, Model, Named, Screen};
+use super::model::{Layer, List, Model, Named, Screen};
 use crate::text;
 
 /// The smallest terminal in which the menu is of use.
@@ -93,8 +93,25 @@ fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         frame.render_widget(Line::from(spans), area);
         return;
     }
-    let place = model.place();
+    let hints: &[(&str, &str)] = match model.layers.last() {
+        None | Some(Layer::Choose { .. }) => &[],
+        Some(Layer::Help { .. }) => &[("Esc", "close")],
+        Some(Layer::Palette { .. }) => &[("Enter", "do it"), ("Esc", "close")],
+        Some(Layer::Confirm { .. }) => &[("Left/Right", "choose"), ("Enter", "take it"), ("Esc", "no")],
+        Some(Layer::Line { .. }) => &[("Enter", "accept"), ("Esc", "leave")],
+        Some(Layer::Move(current)) if current.result.is_some() => &[("Enter", "close")],
+        Some(Layer::Move(_)) => &[("Esc", "give it up")],
+    };
     let mut spans = vec![Span::raw(" ")];
+    if !hints.is_empty() {
+        for (key, label) in hints {
+            spans.push(Span::styled(*key, theme.key));
+            spans.push(Span::raw(format!(" {label}  ")));
+        }
+        frame.render_widget(Line::from(spans), area);
+        return;
+    }
+    let place = model.place();
     let mut room = usize::from(area.width).saturating_sub(1);
     // Help and quit are always there, whatever else there is no room for.
     let is_last = |name: &str| matches!(name, "help" | "quit");
