@@ -10,6 +10,7 @@ mod identity;
 mod image_edit;
 mod languages;
 mod memory;
+mod menu;
 mod other_kernel;
 mod process;
 mod refusals;
@@ -39,6 +40,7 @@ fn add_roundtrips(suite: &mut Suite, whos: Whos, tests: &'static [Plain]) {
 fn main() -> ExitCode {
     let mut suite = Suite::default();
     memory::add(&mut suite);
+    menu::add(&mut suite);
     registers::add(&mut suite);
     threads::add(&mut suite);
     signals::add(&mut suite);

@@ -41,6 +41,12 @@ impl Capture {
         String::from_utf8_lossy(&self.lock().bytes).into_owned()
     }
 
+    /// Everything read so far.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        self.lock().bytes.clone()
+    }
+
     /// True when the last writer has closed the stream.
     #[must_use]
     pub fn has_ended(&self) -> bool {

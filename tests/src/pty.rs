@@ -34,6 +34,23 @@ impl Terminal {
         Ok(Self { keyboard, program_end: Some(program_end), screen })
     }
 
+    /// Gives it a size, as a window that is resized does.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        Ok(rustix::termios::tcsetwinsize(&self.keyboard, size)?)
+    }
+
+    /// What is on its screen now, when it has had this size all the time: its lines.
+    #[must_use]
+    pub fn lines(&self, columns: u16, rows: u16) -> Vec<String> {
+        let mut parser = vt100::Parser::new(rows, columns, 0);
+        parser.process(&self.screen.bytes());
+        parser.screen().rows(0, columns).map(|line| line.trim_end().to_owned()).collect()
+    }
+
     /// Presses keys.
     ///
     /// # Errors
