@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod bad_input;
+mod departure;
+mod driver;
 mod files;
 mod identity;
 mod image_edit;
@@ -18,10 +20,12 @@ mod registers;
 mod repeat;
 mod runtime;
 mod signals;
+mod ssh;
 mod terminal;
 mod threads;
 mod timers;
 mod tools;
+mod view;
 
 use std::process::ExitCode;
 
@@ -38,6 +42,9 @@ fn add_roundtrips(suite: &mut Suite, whos: Whos, tests: &'static [Plain]) {
 }
 
 fn main() -> ExitCode {
+    if let Some(status) = driver::main() {
+        return status;
+    }
     let mut suite = Suite::default();
     memory::add(&mut suite);
     menu::add(&mut suite);
@@ -55,6 +62,9 @@ fn main() -> ExitCode {
     refusals::add(&mut suite);
     bad_input::add(&mut suite);
     tools::add(&mut suite);
+    view::add(&mut suite);
     runtime::add(&mut suite);
+    departure::add(&mut suite);
+    ssh::add(&mut suite);
     suite.run(std::env::args().skip(1))
 }

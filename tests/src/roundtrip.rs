@@ -1,5 +1,6 @@
 //! The test that most tests are: checkpoint, kill, restore, and compare with an undisturbed run.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
@@ -22,6 +23,7 @@ pub struct Roundtrip {
     asleep: bool,
     generations: usize,
     checkpoints_before: usize,
+    mover: Option<PathBuf>,
 }
 
 impl Roundtrip {
@@ -39,6 +41,7 @@ impl Roundtrip {
             asleep: false,
             generations: 1,
             checkpoints_before: 0,
+            mover: None,
         }
     }
 
@@ -105,6 +108,34 @@ impl Roundtrip {
         self
     }
 
+    /// Instead of a checkpoint and a restore `MOVER move PID` brings the program over: it kills it here and stays with the
+    /// one that it has built.
+    #[must_use]
+    pub fn moved_by(mut self, mover: PathBuf) -> Self {
+        self.mover = Some(mover);
+        self
+    }
+
+    /// Does something to the program that it must not notice.
+    ///
+    /// # Errors
+    /// A skip when the program says that it cannot work here; else what went wrong.
+    pub fn undergo(&self, case: &Case, act: impl FnOnce(i32) -> Result<()>) -> Result<()> {
+        let expected = self.undisturbed(case)?;
+        case.reset()?;
+        let mut running = self.start(case)?;
+        act(running.pid())?;
+        self.finish(case, &mut running)?;
+        let ending = running.wait()?;
+        let printed = running.stdout();
+        ensure!(
+            ending == Ending::Exited(0) && printed == expected,
+            "afterwards: {ending:?}, {printed:?}, stderr {:?}; undisturbed: {expected:?}",
+            running.stderr()
+        );
+        Ok(())
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -123,13 +154,13 @@ impl Roundtrip {
                     case.wait_asleep(pid)?;
                 }
             }
-            case.checkpoint(pid, &image, &as_strs(&self.checkpoint_flags))?;
+            let next = self.leave(case, pid, &image)?;
             let ending = running.wait()?;
             // The first one is our own child; of a restored one `ckptctl restore` tells the end.
             let killed = [Ending::Signaled(9), Ending::Exited(128 + 9)];
             ensure!(killed.contains(&ending), "--stop left {ending:?}; {}", running.streams());
             printed += &running.stdout();
-            running = self.restore(case, &image)?;
+            running = next.map_or_else(|| self.restore(case, &image), Ok)?;
             if generation < self.generations {
                 pid = case.restored_pid(&running)?;
                 if self.asleep {
@@ -148,6 +179,17 @@ impl Roundtrip {
         let complains = running.stderr().contains(self.complains);
         ensure!(complains, "stderr {:?} without {:?}", running.stderr(), self.complains);
         Ok(())
+    }
+
+    /// Ends the program, saved into an image, or moved: then with what it lives on in.
+    fn leave(&self, case: &Case, pid: i32, image: &Path) -> Result<Option<Running>> {
+        let Some(mover) = &self.mover else {
+            case.checkpoint(pid, image, &as_strs(&self.checkpoint_flags))?;
+            return Ok(None);
+        };
+        let mut command = case.command(mover);
+        command.args(["move", &pid.to_string()]);
+        self.start_with_stdin(case, &mut command).map(Some)
     }
 
     fn undisturbed(&self, case: &Case) -> Result<String> {
@@ -193,7 +235,7 @@ impl Roundtrip {
         Ok(command)
     }
 
-    fn restore(&self, case: &Case, image: &std::path::Path) -> Result<Running> {
+    fn restore(&self, case: &Case, image: &Path) -> Result<Running> {
         let mut command = case.ckptctl(["restore"]);
         command.arg(image).args(&self.restore_flags);
         self.start_with_stdin(case, &mut command)

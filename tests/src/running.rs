@@ -83,6 +83,11 @@ impl Running {
         Ok(stdin.flush()?)
     }
 
+    /// Ends its standard input.
+    pub fn close_stdin(&mut self) {
+        self.stdin.take();
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use ckpt_trace::{CallSite, Injection, Outcome, arch};
 
-use crate::Error;
+use crate::depart::DepartOptions;
 use crate::freeze::Frozen;
 use crate::page_finder::PageFinder;
 use crate::proc::{self, Stat, Status, Vma, VmaKind};
@@ -14,15 +14,15 @@ use crate::resource::bytes::Bytes;
 use crate::resource::clocks::ClockState;
 use crate::resource::credentials::Credentials;
 use crate::resource::descriptors::DescriptorState;
-use crate::resource::file_table::{Carry, Contents, FileTable};
-use crate::resource::machine::Machine;
+use crate::resource::file_table::{Contents, FileTable};
 use crate::resource::memory::{MemoryState, Trait};
 use crate::resource::process::{self, ProcessAttributes};
 use crate::resource::signals::{self, SignalState};
 use crate::resource::threads::{self, ThreadState};
 use crate::resource::timers::{self, TimerState};
 use crate::resource::{Layout, ProcessLayout, ProcessState, vdso};
-use crate::waits;
+use crate::survey::{self, Survey};
+use crate::{Error, waits};
 
 /// What was read of a frozen process.
 pub struct Captured {
@@ -34,6 +34,8 @@ pub struct Captured {
     pub contents: BTreeMap<u64, Contents>,
     /// The pages of shared memory that exist, by where their regions begin.
     pub shared_pages: SharedPages,
+    /// How many bytes of memory are the program's own, about.
+    pub own_memory: u64,
     /// A system call instruction of the process.
     pub syscall_at: u64,
 }
@@ -48,7 +50,7 @@ const INJECTION: u64 = 32 * ckpt_trace::PAGE;
 ///
 /// # Errors
 /// What cannot be saved is refused by name.
-pub fn capture(frozen: &mut Frozen, carry: Carry) -> Result<Captured, Error> {
+pub fn capture(frozen: &mut Frozen, options: &DepartOptions) -> Result<Captured, Error> {
     let pid = frozen.pid;
     let mut vmas = proc::maps::smaps(pid)?;
     frozen.settle(&vmas)?;
@@ -60,8 +62,8 @@ pub fn capture(frozen: &mut Frozen, carry: Carry) -> Result<Captured, Error> {
         vmas = proc::maps::smaps(pid)?;
     }
     let stat = Stat::of(pid)?;
-    let mut files = FileTable::new(pid, carry);
-    let descriptors = DescriptorState::capture(pid, &mut files)?;
+    let mut files = FileTable::new(pid, options.carry());
+    let descriptors = DescriptorState::capture(pid, &mut files, options.tcp_close)?;
     let answers = with_injection(frozen, &status, site, |frozen, injection| ask_all(frozen, injection, &vmas))?;
 
     let mut memory = MemoryState::capture(pid, &vmas, &stat, answers.brk, &mut files)?;
@@ -85,8 +87,30 @@ pub fn capture(frozen: &mut Frozen, carry: Carry) -> Result<Captured, Error> {
         memory,
     };
     let (files, contents) = files.finish();
-    let layout = Layout { machine: Machine::this(), files, processes: vec![process] };
-    Ok(Captured { layout, state, contents, shared_pages: answers.shared_pages, syscall_at: site.syscall_at })
+    let layout = Layout { machine: survey::machine(pid, &vmas)?, files, processes: vec![process] };
+    Ok(Captured {
+        layout,
+        state,
+        contents,
+        shared_pages: answers.shared_pages,
+        own_memory: survey::own_memory(&vmas),
+        syscall_at: site.syscall_at,
+    })
+}
+
+impl Captured {
+    /// The same in short.
+    pub fn survey(&self) -> Survey {
+        let descriptors = &self.state.descriptors;
+        Survey {
+            machine: self.layout.machine.clone(),
+            memory: self.own_memory,
+            threads: self.state.threads.len(),
+            files: survey::used_files(&self.layout.files, &self.layout.processes[0].memory, descriptors),
+            directory: self.state.process.cwd.clone(),
+            notes: survey::notes(descriptors),
+        }
+    }
 }
 
 struct Answers {
@@ -98,6 +122,19 @@ struct Answers {
     brk: u64,
     locks_future: bool,
     shared_pages: SharedPages,
+}
+
+/// Lets a frozen process work for us, outside of a capture.
+///
+/// # Errors
+/// [`Error::Trace`] when the process ends, and what `act` says.
+pub fn inject<T>(
+    frozen: &mut Frozen,
+    act: impl FnOnce(&mut Frozen, &Injection) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let site = call_site(frozen, &proc::maps::maps(frozen.pid)?)?;
+    let status = Status::of(frozen.pid)?;
+    with_injection(frozen, &status, site, act)
 }
 
 /// Injects our pages, does something with them, and takes them away, whatever came of it: from then on nothing of ours is

@@ -10,22 +10,31 @@ mod abilities;
 mod cancel;
 mod capture;
 mod checkpoint;
+mod depart;
 mod error;
 mod freeze;
 mod page_finder;
 mod pages;
+mod park;
 pub mod proc;
 pub mod resource;
 mod restore;
+mod survey;
 mod waits;
 
 pub use abilities::{Abilities, abilities};
 pub use cancel::cancel_flag;
 pub use checkpoint::{After, CheckpointOptions, CheckpointReport, checkpoint};
 pub use ckpt_image::Codec;
+pub use depart::{DepartOptions, DepartReport, Departure, depart};
 pub use error::{Class, Error};
 pub use resource::files::FilesPolicy;
-pub use restore::{Ending, NestKind, NestPolicy, RestoreOptions, RestoreReport, Restored, restore};
+pub use resource::machine::{Machine, portable_environment};
+pub use restore::{
+    Arrival, Ending, Happening, Kept, NestKind, NestPolicy, RestoreOptions, RestoreReport, Restored, Shown, arrive,
+    restore,
+};
+pub use survey::{Survey, SurveyedFile, Uses, survey};
 
 /// Lets this process open as many files as it may at all: one that has many open itself takes as many here.
 fn raise_descriptor_limit() {

@@ -40,7 +40,9 @@ impl<W: Write + Send> Sink<'_, W> {
         |source| Error::Image { path: self.path.to_path_buf(), source }
     }
 
-    /// Writes the program's own pages of all regions, and says how many there were.
+    /// Writes the program's own pages of all regions, those of the vDSO first, and says how many there were.
+    ///
+    /// A restore from a stream has to know the vDSO before it can map anything.
     ///
     /// # Errors
     /// When the image cannot be written, the process ends, or the user cancels.
@@ -52,17 +54,22 @@ impl<W: Write + Send> Sink<'_, W> {
         shared: &SharedPages,
     ) -> Result<(Self, u64), Error> {
         let Sink { writer, path, codec } = self;
-        let finder = PageFinder::open(pid).map_err(Error::system(format!("open the page tables of {pid}")))?;
-        let runs =
-            Mutex::new(Runs { finder, regions, shared, region: 0, at: 0, ahead: LOOK_AHEAD, found: VecDeque::new() });
+        let (first, rest): (Vec<_>, Vec<_>) =
+            regions.iter().partition(|region| matches!(region.backing, Backing::Kernel(_)));
+        let runs = |regions| {
+            let finder = PageFinder::open(pid).map_err(Error::system(format!("open the page tables of {pid}")))?;
+            let found = VecDeque::new();
+            Ok::<_, Error>(Mutex::new(Runs { finder, regions, shared, region: 0, at: 0, ahead: LOOK_AHEAD, found }))
+        };
+        let (first, rest) = (runs(first)?, runs(rest)?);
         let writer = Mutex::new(writer);
         let pages = AtomicU64::new(0);
         let failed = |source| Error::Image { path: path.to_path_buf(), source };
-        let work = || -> Result<(), Error> {
+        let work = |runs: &Mutex<Runs<'_>>| -> Result<(), Error> {
             let mut encoder = Encoder::new(PAGE_SIZE, codec).map_err(failed)?;
             let mut run = Run::default();
             let mut data = Vec::new();
-            while lock(&runs).next(&mut run)? {
+            while lock(runs).next(&mut run)? {
                 cancel::check()?;
                 run.read(memory, &mut data)?;
                 run.leave_out_zeros(&mut data);
@@ -74,11 +81,12 @@ impl<W: Write + Send> Sink<'_, W> {
             }
             Ok(())
         };
+        work(&first)?;
         thread::scope(|scope| {
             let helpers: Vec<_> = (1..workers(codec))
-                .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok())
+                .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, || work(&rest)).ok())
                 .collect();
-            let own = work();
+            let own = work(&rest);
             helpers.into_iter().fold(own, |result, helper| {
                 let theirs = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 result.and(theirs)
@@ -92,15 +100,16 @@ impl<W: Write + Send> Sink<'_, W> {
     ///
     /// # Errors
     /// When a file cannot be read, or the image not written.
-    pub fn put_files(&mut self, memory: &Memory, contents: BTreeMap<u64, Contents>) -> Result<(), Error> {
+    pub fn put_files(&mut self, memory: &Memory, contents: &BTreeMap<u64, Contents>) -> Result<(), Error> {
         let mut encoder = Encoder::new(PAGE_SIZE, self.codec).map_err(self.failed())?;
         let mut buffer = vec![0; usize_of(MAX_RUN)];
-        for (id, source) in contents {
+        for (&id, source) in contents {
             match source {
-                Contents::File(mut file) => {
+                Contents::File(file) => {
                     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
                     let name = std::fs::read_link(&link).unwrap_or_else(|_| link.into());
                     let reading = || Error::file("read, to carry its contents,", name.clone());
+                    let mut file = file.try_clone().map_err(reading())?;
                     let size = file.metadata().map_err(reading())?.len();
                     let mut stretches = Vec::new();
                     files::each_stretch(&mut file, size, |start, length| {
@@ -118,7 +127,7 @@ impl<W: Write + Send> Sink<'_, W> {
                     }
                 }
                 Contents::Memory(parts) => {
-                    for (at, span) in parts {
+                    for &(at, span) in parts {
                         for (offset, part) in pieces(at, span.len) {
                             let data = &mut buffer[..usize_of(part)];
                             memory.read_forced(span.addr + (offset - at), data)?;
@@ -242,7 +251,7 @@ impl Run {
 /// The runs of a process, found as they are asked for: the page tables of a large one are not kept in memory.
 struct Runs<'a> {
     finder: PageFinder,
-    regions: &'a [Region],
+    regions: Vec<&'a Region>,
     shared: &'a SharedPages,
     region: usize,
     at: u64,

@@ -26,22 +26,36 @@ pub struct ImageReader<R> {
     tally: Tally,
     pending: Option<Stored>,
     summary: Option<Summary>,
+    /// Whether the stream is the image's alone.
+    is_whole: bool,
     /// Head and meta, and other bytes on their way.
     buffer: Vec<u8>,
 }
 
 impl<R: Read> ImageReader<R> {
-    /// Reads the header.
+    /// Reads the header of an image that has a file or a stream for itself: nothing may follow it.
     ///
     /// # Errors
     /// As [`FileHeader::decode`], and [`ImageError::Io`].
-    pub fn new(mut inner: R) -> Result<Self, ImageError> {
+    pub fn new(inner: R) -> Result<Self, ImageError> {
+        Self::begin(inner, true)
+    }
+
+    /// Reads the header of an image in a channel where other things may follow it: not a byte beyond its end is asked for.
+    ///
+    /// # Errors
+    /// As [`FileHeader::decode`], and [`ImageError::Io`].
+    pub fn in_channel(inner: R) -> Result<Self, ImageError> {
+        Self::begin(inner, false)
+    }
+
+    fn begin(mut inner: R, is_whole: bool) -> Result<Self, ImageError> {
         let mut buffer = Vec::with_capacity(HEADER_LEN);
         let mut start = inner.by_ref().take(HEADER_LEN as u64);
         start.read_to_end(&mut buffer).map_err(|error| ImageError::read(0, error))?;
         let header = FileHeader::decode(&buffer)?;
         let tally = Tally::new(&buffer);
-        Ok(Self { inner, header, position: HEADER_LEN as u64, tally, pending: None, summary: None, buffer })
+        Ok(Self { inner, header, position: HEADER_LEN as u64, tally, pending: None, summary: None, is_whole, buffer })
     }
 
     /// What the image says of itself.
@@ -55,7 +69,8 @@ impl<R: Read> ImageReader<R> {
     }
 
     /// Goes to the next record, over data that nobody read, which is then verified in passing. `None` when
-    /// the image ended as it should, with nothing after it: to know that, one more byte is asked for.
+    /// the image ended as it should; where it has the stream for itself, with nothing after it: to know that, one more
+    /// byte is asked for.
     ///
     /// # Errors
     /// [`ImageError::Truncated`], [`ImageError::Damaged`], [`ImageError::Unknown`], [`ImageError::TooLarge`] or
@@ -109,6 +124,17 @@ impl<R: Read> ImageReader<R> {
         data.decode(&self.buffer, out)
     }
 
+    /// Reads and verifies the data of the record that [`next_record`](Self::next_record) gave last, as it is stored: it can
+    /// be [decoded](Stored::decode) elsewhere, or later. `out` as in [`read_data`](Self::read_data).
+    ///
+    /// # Errors
+    /// [`ImageError::Truncated`], [`ImageError::Damaged`] or [`ImageError::Io`].
+    pub fn read_stored(&mut self, out: &mut Vec<u8>) -> Result<(), ImageError> {
+        let data = self.take_pending()?;
+        self.read_to(out, 0, data.stored_len)?;
+        data.verify(out)
+    }
+
     /// Reads the data of a layout or state record as what it describes.
     ///
     /// # Errors
@@ -152,7 +178,7 @@ impl<R: Read> ImageReader<R> {
         Ok(head)
     }
 
-    /// Compares what the end record says with what was read, and sees that nothing follows.
+    /// Compares what the end record says with what was read, and sees that nothing follows where nothing may.
     fn end(&mut self, position: u64) -> Result<Summary, ImageError> {
         let said = parse_end(&self.buffer[HEAD_LEN..])
             .ok_or_else(|| ImageError::damaged(position, "the end record is malformed"))?;
@@ -161,6 +187,9 @@ impl<R: Read> ImageReader<R> {
             return Err(ImageError::damaged(position, "the records are not those that the end record counted"));
         }
         let bytes = self.position;
+        if !self.is_whole {
+            return Ok(Summary { bytes, ..read });
+        }
         match self.fill(&mut [0]) {
             Err(ImageError::Truncated { .. }) => Ok(Summary { bytes, ..read }),
             Ok(()) => Err(ImageError::damaged(bytes, "there is more after its end record")),

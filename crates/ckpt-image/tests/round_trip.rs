@@ -42,6 +42,47 @@ fn json_comes_back_as_values() {
     }
 }
 
+/// In a channel the next message follows, and what has not been sent yet would be waited for.
+#[test]
+fn in_a_channel_nothing_is_asked_for_beyond_the_image() {
+    let (image, summary) = small();
+    let mut channel = [image.as_slice(), &image, b"and more"].concat();
+    let mut rest = channel.as_slice();
+    for _ in 0..2 {
+        let mut reader = ImageReader::in_channel(&mut rest).unwrap();
+        let (mut stored, mut data, mut read) = (Vec::new(), Vec::new(), Vec::new());
+        while let Some(record) = reader.next_record().unwrap() {
+            reader.read_stored(&mut stored).unwrap();
+            assert_eq!(stored.len() as u64, record.data.stored_len);
+            record.data.decode(&stored, &mut data).unwrap();
+            read.push((record.content, data.clone()));
+        }
+        assert_eq!(reader.summary(), Some(summary));
+        assert_eq!(read, read_all(image.as_slice()).unwrap().0);
+    }
+    assert_eq!(rest, b"and more");
+    channel.truncate(image.len() - 1);
+    let mut reader = ImageReader::in_channel(channel.as_slice()).unwrap();
+    let end = std::iter::from_fn(|| reader.next_record().transpose()).find_map(Result::err).unwrap();
+    assert!(matches!(end, ImageError::Truncated { position } if position == channel.len() as u64), "{end}");
+}
+
+#[test]
+fn stored_data_is_verified_before_it_is_given() {
+    let (mut bytes, _) = small();
+    let mut reader = ImageReader::new(&bytes[..]).unwrap();
+    let place = loop {
+        let record = reader.next_record().unwrap().unwrap();
+        if matches!(record.content, Content::Pages { .. }) {
+            break usize::try_from(record.data.position).unwrap();
+        }
+    };
+    bytes[place] ^= 1;
+    let mut reader = ImageReader::new(&bytes[..]).unwrap();
+    while !matches!(reader.next_record().unwrap().unwrap().content, Content::Pages { .. }) {}
+    assert!(matches!(reader.read_stored(&mut Vec::new()), Err(ImageError::Damaged { .. })));
+}
+
 /// Restore reads large raw runs straight into page-aligned memory.
 #[test]
 fn large_raw_runs_are_aligned_and_only_they_are_padded() {

@@ -10,6 +10,7 @@ mod error;
 mod memory;
 mod remote;
 pub mod sys;
+mod take_signal;
 mod thread;
 #[cfg(test)]
 mod tracee;
@@ -18,6 +19,7 @@ pub use arch::Registers;
 pub use error::TraceError;
 pub use memory::{Memory, Span, usize_of};
 pub use remote::{Batch, CallSite, InFlight, Injection, Outcome, begin_wait};
+pub use take_signal::take_signal;
 pub use thread::{Event, Running, SeizeOptions, SigInfo, SigQueue, Stop, Stopped};
 
 /// The id of a thread as the tracer sees it (in a nest the tracee sees another number).

@@ -115,20 +115,25 @@ impl Running {
     /// # Errors
     /// [`TraceError::Gone`] when it was reaped by someone else.
     pub fn wait(self) -> Result<Event, TraceError> {
-        let mut status = 0;
         loop {
-            // SAFETY: `status` is a live int.
-            let got = unsafe { libc::waitpid(self.tid, &raw mut status, libc::__WALL) };
-            if got == self.tid {
-                break;
-            }
-            let error = io::Error::last_os_error();
-            match error.raw_os_error() {
-                Some(libc::EINTR) => {}
-                Some(libc::ECHILD) => return Err(TraceError::Gone { tid: self.tid }),
-                _ => return Err(TraceError::from_io("waitpid", self.tid, error)),
+            if let Some(status) = wait_status(self.tid, 0)? {
+                return self.event(status);
             }
         }
+    }
+
+    /// As [`Running::wait`], but does not wait: gives itself back where nothing has happened.
+    ///
+    /// # Errors
+    /// [`TraceError::Gone`] when it was reaped by someone else.
+    pub(crate) fn poll(self) -> Result<Result<Event, Self>, TraceError> {
+        match wait_status(self.tid, libc::WNOHANG)? {
+            Some(status) => self.event(status).map(Ok),
+            None => Ok(Err(self)),
+        }
+    }
+
+    fn event(self, status: i32) -> Result<Event, TraceError> {
         if !libc::WIFSTOPPED(status) {
             return Ok(Event::Ended(status));
         }
@@ -423,6 +428,24 @@ impl Stopped {
             Ok(_) => Ok(config[0] != 0),
             Err(TraceError::Call { source, .. }) if source.raw_os_error() == Some(libc::EIO) => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+}
+
+/// What `waitpid` says of a thread: `None` where nothing has happened.
+fn wait_status(tid: Tid, options: i32) -> Result<Option<i32>, TraceError> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is a live int.
+        let got = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | options) };
+        if got >= 0 {
+            return Ok((got == tid).then_some(status));
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::ECHILD) => return Err(TraceError::Gone { tid }),
+            _ => return Err(TraceError::from_io("waitpid", tid, error)),
         }
     }
 }

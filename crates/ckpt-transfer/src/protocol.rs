@@ -26,6 +26,8 @@ pub enum Request {
     Lacking {
         /// What will be needed.
         files: Vec<FileEntry>,
+        /// What to do about files.
+        policy: FilesPolicy,
     },
     /// Takes contents, in [`Request::Chunk`]s that follow, until `size` → [`Reply::Stored`].
     Put {
@@ -71,8 +73,18 @@ pub enum Request {
     },
     /// Typed input: the body.
     Input,
+    /// Input for a program whose standard input is a pipe: the body.
+    Piped,
     /// No more input comes from a pipe or file.
     InputEnd,
+    /// Nobody reads this pipe of the program any more.
+    OutputClosed {
+        /// [`Stream::Output`] or [`Stream::Error`].
+        stream: Stream,
+    },
+    /// From now on the program waits for this client rather than that output is lost to it. Sent before
+    /// [`Request::Attach`].
+    Hold,
     /// The attached terminal has another size.
     Resize {
         /// The new one.
@@ -80,6 +92,11 @@ pub enum Request {
     },
     /// Send the program a signal.
     Signal {
+        /// Its number.
+        signal: i32,
+    },
+    /// Send the program's process group a signal, as a key of its terminal would.
+    SignalGroup {
         /// Its number.
         signal: i32,
     },
@@ -226,6 +243,8 @@ pub enum Reply {
         /// The output offset of its first byte.
         offset: u64,
     },
+    /// The program no longer reads its standard input, a pipe.
+    InputClosed,
     /// A signal stopped it.
     Stopped,
     /// It goes on.

@@ -1,14 +1,19 @@
 //! The command line: verbs, their options and their help.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use ckpt_core::{Codec, FilesPolicy, NestPolicy};
-use clap::builder::PossibleValuesParser;
+use ckpt_core::{Codec, FilesPolicy, NestPolicy, Shown};
 use clap::builder::TypedValueParser as _;
+use clap::builder::{OsStringValueParser, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
+use signal_hook::consts::{
+    SIGABRT, SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGSTOP, SIGTERM, SIGUSR1, SIGUSR2,
+};
 
 use crate::compile::BuildArgs;
+use crate::hosts::HostsArgs;
 
 const EXIT_STATUSES: &str = "\
 Exit status:
@@ -17,7 +22,7 @@ Exit status:
   2    wrong use of the command line
   3    the program cannot be checkpointed; the message names what it holds
   4    not permitted
-  5    another host failed (no verb of this version reaches one)
+  5    another host failed: it cannot be reached, does not let you in, or lacks something
   6    the image is damaged, or for another machine
   7    the image is good but could not be restored here
   130  cancelled
@@ -47,7 +52,9 @@ pub enum Verb {
 Examples:
   ckptctl checkpoint --pid 1234 -o sim.ckpt          save it; it runs on
   ckptctl checkpoint --pid 1234 -o sim.ckpt --stop   save it and end it
-  ckptctl checkpoint sim                             save the job `sim` to sim.ckpt")]
+  ckptctl checkpoint sim                             save the job `sim` into its history
+  ckptctl checkpoint sim -o sim.ckpt                 ... into a file instead
+  ckptctl history sim                                list what was saved")]
     Checkpoint(CheckpointArgs),
     /// Bring a program back from an image file
     #[command(
@@ -57,21 +64,66 @@ Examples:
   ckptctl restore sim.ckpt                     in the foreground, with this terminal
   ckptctl restore sim.ckpt --detach            in the background; prints its process id
   ckptctl restore sim.ckpt --files rollback    undo what was written to its files since
+  ckptctl restore sim.ckpt --show /data/in=./in    it finds ./in at its old path /data/in
+  ckptctl restore sim                          the job `sim` from its last checkpoint, as that job again
+  ckptctl restore sim@2 --detach               ... from its second, in the background
 
 In the foreground signals are passed on to the program, and the exit status is the program's."
     )]
     Restore(RestoreArgs),
-    /// Start a program in the foreground as a job with a name
+    /// Start a program as a job with a name, which outlives this terminal
     #[command(after_long_help = "\
 Examples:
   ckptctl run -- ./sim --steps 1000
   ckptctl run --name sim -- python3 sim.py
+  ckptctl run -d -- ./sim           in the background; prints the job's name
+  ckptctl run -- ./sim | tee out    pipes and files work as without ckptctl
   ckptctl checkpoint sim            from another terminal
+
+Keys: Ctrl+] d leaves the program running in the background (`ckptctl attach` comes back), Ctrl+] twice sends one. All
+others are the program's.
 
 The exit status is the program's, 128+N when signal N ended it.")]
     Run(RunArgs),
-    /// List the jobs that were started with `run`
+    /// Show a job's terminal here and type into it
+    #[command(after_long_help = "\
+Examples:
+  ckptctl attach sim
+  ckptctl attach sim --read-only    only look
+
+Ctrl+] d detaches: the job runs on. Several terminals can be attached at once; the job's terminal is as large as that of
+whoever typed last. The exit status is the program's, 128+N when signal N ended it.")]
+    Attach(AttachArgs),
+    /// Print what a job has printed
+    #[command(after_long_help = "\
+Examples:
+  ckptctl logs sim
+  ckptctl logs sim -f -n 20         the last 20 lines, and what comes
+  ckptctl logs sim > sim.log        lines end as the program wrote them")]
+    Logs(LogsArgs),
+    /// List the jobs, and what they are doing
+    #[command(after_long_help = "\
+Examples:
+  ckptctl ps
+  ckptctl ps --json | jq '.jobs[] | select(.state == \"running\") | .name'")]
     Ps(PsArgs),
+    /// End a job's program
+    #[command(after_long_help = "\
+Examples:
+  ckptctl stop sim                  SIGTERM, and SIGKILL if it has not ended after 10 seconds
+  ckptctl stop sim --signal INT --timeout 60")]
+    Stop(StopArgs),
+    /// Forget a job that has ended, with its log and its checkpoints
+    #[command(after_long_help = "\
+Example:
+  ckptctl rm sim")]
+    Rm(RmArgs),
+    /// List a job's checkpoints
+    #[command(after_long_help = "\
+Examples:
+  ckptctl history sim
+  ckptctl restore sim@2             bring it back from the second")]
+    History(HistoryArgs),
     /// Show what is in an image
     #[command(after_long_help = "\
 Examples:
@@ -94,8 +146,31 @@ Example:
     Cc(CcArgs),
     /// Tell what this machine allows, what follows from it, and how to allow more
     Doctor(DoctorArgs),
+    /// List, add, change and test the hosts that programs can be moved to
+    #[command(after_long_help = "\
+Examples:
+  ckptctl hosts add nodeb me@nodeb.example.org    then `ckptctl hosts test nodeb`
+  ckptctl hosts add gpu 10.0.0.7:2222 --jump nodeb --directory /scratch/me
+  ckptctl hosts edit gpu --compression zstd --unset jump
+  ckptctl hosts test                              all of them, those of ~/.ssh/config too
+
+They stand in $XDG_CONFIG_HOME/ckptctl/hosts.toml (~/.config/ckptctl/hosts.toml); every Host of ~/.ssh/config can be
+used by its name as well.")]
+    Hosts(HostsArgs),
+    /// What ckptctl asks its copy on another host
+    #[command(hide = true)]
+    SelfCheck,
     /// Build a small program, save it, bring it back, and check that nothing was lost
     Demo,
+    /// Be a job's supervisor (started by other verbs)
+    #[command(hide = true)]
+    Supervisor,
+    /// Be a job's keeper (started by its supervisor)
+    #[command(hide = true)]
+    Keeper,
+    /// Become a job's program (started by its keeper)
+    #[command(hide = true)]
+    Program(ProgramArgs),
 }
 
 impl Verb {
@@ -108,7 +183,15 @@ impl Verb {
             Self::Inspect(args) => args.json,
             Self::Verify(args) => args.json,
             Self::Doctor(args) => args.json,
-            Self::Run(_) | Self::Export(_) | Self::Build(_) | Self::Cc(_) | Self::Demo => false,
+            Self::Run(args) => args.json,
+            Self::Attach(args) => args.json,
+            Self::Logs(args) => args.json,
+            Self::Stop(args) => args.json,
+            Self::Rm(args) => args.json,
+            Self::History(args) => args.json,
+            Self::Supervisor | Self::Keeper | Self::Program(_) => false,
+            Self::Hosts(args) => args.prints_json(),
+            Self::Export(_) | Self::Build(_) | Self::Cc(_) | Self::SelfCheck | Self::Demo => false,
         }
     }
 }
@@ -123,7 +206,7 @@ pub struct CheckpointArgs {
     /// The process to save, by its number
     #[arg(long, value_name = "N")]
     pub pid: Option<i32>,
-    /// The image file; for a job JOB.ckpt in the current directory if not given
+    /// The image file; for a job its history if not given
     #[arg(short, long, value_name = "FILE", required_unless_present = "job")]
     pub output: Option<PathBuf>,
     /// End the program when its image is complete
@@ -138,6 +221,10 @@ pub struct CheckpointArgs {
     /// Carry the contents of open files in the image, so that a restore can undo changes
     #[arg(long)]
     pub carry_files: bool,
+    /// What to do about connected TCP sockets: refuse, or close them, so that the restored program finds them reset by
+    /// their peers
+    #[arg(long, default_value = "refuse", value_parser = PossibleValuesParser::new(["refuse", "close"]))]
+    pub tcp: String,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -146,10 +233,11 @@ pub struct CheckpointArgs {
 /// What to restore, and how.
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
-    /// The image file
+    /// The image file; or a job that has ended, with @N for its checkpoint N instead of its last one
+    #[arg(value_name = "FILE|JOB[@N]")]
     pub file: PathBuf,
     /// Let it run in the background and print its process id
-    #[arg(long)]
+    #[arg(short, long)]
     pub detach: bool,
     /// What to do about files that have changed since: fail and name them (a file that only grew is no reason), keep
     /// them as they are, or roll them back
@@ -158,6 +246,10 @@ pub struct RestoreArgs {
     /// Whether the program gets private namespaces, in which its old process ids and clocks go on
     #[arg(long, default_value = "auto", value_parser = nest_policy())]
     pub nest: NestPolicy,
+    /// Let the program find the file or directory NEW of this machine at the path OLD, for itself alone: for an image
+    /// whose files lie elsewhere here. Can be given several times
+    #[arg(long, value_name = "OLD=NEW", value_parser = OsStringValueParser::new().try_map(|text| shown(&text)))]
+    pub show: Vec<Shown>,
     /// Restore even if this processor lacks features of the one where the image was made; the program may then die of
     /// SIGILL
     #[arg(long)]
@@ -173,9 +265,100 @@ pub struct RunArgs {
     /// The job's name; the program's name if not given, with a number where that is taken
     #[arg(long)]
     pub name: Option<String>,
+    /// Let it run in the background, with a terminal of its own, and print the job's name
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Let it use only what any x86-64 processor of the last ten years has, so that it can be moved to one that has less
+    #[arg(long)]
+    pub portable: bool,
+    /// Where it is started
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// Print one JSON object: with --detach what was started, in the foreground only an error
+    #[arg(long)]
+    pub json: bool,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub command: Vec<OsString>,
+}
+
+/// Which program to become.
+#[derive(Debug, Args)]
+pub struct ProgramArgs {
+    /// The descriptor on which to tell a failure
+    #[arg(long)]
+    pub tell: u32,
+    /// As for `run`
+    #[arg(long)]
+    pub portable: bool,
+    /// The program and its arguments
+    #[arg(last = true, required = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Which job to attach to.
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// The job
+    pub job: String,
+    /// Only look: keys, signals and the window's size stay here
+    #[arg(long)]
+    pub read_only: bool,
+    /// Print an error as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to print of a job's output.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// The job
+    pub job: String,
+    /// Go on with what it prints from now on, until it ends
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last N lines
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<usize>,
+    /// Print one JSON object for each piece: offset, stream, text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How to end a job.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// The job
+    pub job: String,
+    /// The signal to send, by its name or number
+    #[arg(short, long, default_value = "TERM", value_parser = signal_of)]
+    pub signal: i32,
+    /// After how many seconds to kill it
+    #[arg(short, long, default_value_t = 10, value_name = "SECONDS")]
+    pub timeout: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which job to forget.
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// The job
+    pub job: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Whose checkpoints to list.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// The job
+    pub job: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How to list jobs.
@@ -233,25 +416,78 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
+const FILES: [(&str, FilesPolicy); 3] =
+    [("keep", FilesPolicy::Keep), ("rollback", FilesPolicy::Rollback), ("fail", FilesPolicy::Fail)];
+const NESTS: [(&str, NestPolicy); 3] =
+    [("auto", NestPolicy::Auto), ("always", NestPolicy::Always), ("never", NestPolicy::Never)];
+
+/// The policy of a name.
+pub fn files_policy_of(name: &str) -> Option<FilesPolicy> {
+    FILES.iter().find(|(known, _)| *known == name).map(|(_, policy)| *policy)
+}
+
+/// The name of a policy.
+pub fn files_policy_name(policy: FilesPolicy) -> &'static str {
+    FILES.iter().find(|(_, known)| *known == policy).map_or("fail", |(name, _)| name)
+}
+
+/// The policy of a name.
+pub fn nest_policy_of(name: &str) -> Option<NestPolicy> {
+    NESTS.iter().find(|(known, _)| *known == name).map(|(_, policy)| *policy)
+}
+
+/// The name of a policy.
+pub fn nest_policy_name(policy: NestPolicy) -> &'static str {
+    NESTS.iter().find(|(_, known)| *known == policy).map_or("auto", |(name, _)| name)
+}
+
 fn files_policy() -> impl clap::builder::TypedValueParser<Value = FilesPolicy> {
-    PossibleValuesParser::new(["keep", "rollback", "fail"]).map(|name| match name.as_str() {
-        "keep" => FilesPolicy::Keep,
-        "rollback" => FilesPolicy::Rollback,
-        _ => FilesPolicy::Fail,
-    })
+    PossibleValuesParser::new(FILES.map(|(name, _)| name)).map(|name| files_policy_of(&name).unwrap_or_default())
 }
 
 fn nest_policy() -> impl clap::builder::TypedValueParser<Value = NestPolicy> {
-    PossibleValuesParser::new(["auto", "always", "never"]).map(|name| match name.as_str() {
-        "always" => NestPolicy::Always,
-        "never" => NestPolicy::Never,
-        _ => NestPolicy::Auto,
-    })
+    PossibleValuesParser::new(NESTS.map(|(name, _)| name)).map(|name| nest_policy_of(&name).unwrap_or_default())
+}
+
+/// A signal by its number or its name, with or without SIG.
+fn signal_of(word: &str) -> Result<i32, String> {
+    const NAMES: [(&str, i32); 12] = [
+        ("HUP", SIGHUP),
+        ("INT", SIGINT),
+        ("QUIT", SIGQUIT),
+        ("ABRT", SIGABRT),
+        ("KILL", SIGKILL),
+        ("USR1", SIGUSR1),
+        ("USR2", SIGUSR2),
+        ("PIPE", SIGPIPE),
+        ("ALRM", SIGALRM),
+        ("TERM", SIGTERM),
+        ("CONT", SIGCONT),
+        ("STOP", SIGSTOP),
+    ];
+    let upper = word.to_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let named = NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
+    let number = named.or_else(|| name.parse().ok().filter(|number| (1..=31).contains(number)));
+    number.ok_or_else(|| format!("there is no signal {word:?}; use a number from 1 to 31 or a name such as INT"))
+}
+
+/// The two paths of `OLD=NEW`.
+fn shown(text: &OsStr) -> Result<Shown, String> {
+    let mut paths = text.as_bytes().splitn(2, |byte| *byte == b'=').map(|path| PathBuf::from(OsStr::from_bytes(path)));
+    match (paths.next(), paths.next()) {
+        (Some(path), Some(source)) if path.is_absolute() && !source.as_os_str().is_empty() => {
+            Ok(Shown { path, source, read_only: false })
+        }
+        _ => Err("give the absolute path that the program knows, `=`, and what it is to find there".to_owned()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
+
+    use std::path::Path;
 
     use clap::CommandFactory;
 
@@ -285,6 +521,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shown_is_split_at_the_first_sign() {
+        let show = |text: &str| parse(&["restore", "x.ckpt", "--show", text]);
+        let Verb::Restore(args) = show("/a b=../c=d").unwrap() else { panic!("not a restore") };
+        let paths: Vec<_> = args.show.iter().map(|shown| (shown.path.as_path(), shown.source.as_path())).collect();
+        assert_eq!(paths, [(Path::new("/a b"), Path::new("../c=d"))]);
+        for wrong in ["", "/a", "/a=", "a=/b", "=/b"] {
+            assert!(show(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn the_compiler_gets_all_its_arguments() {
         let Verb::Cc(args) = parse(&["cc", "--help", "-O2", "-o", "x", "--", "x.c"]).unwrap() else {
             panic!("not a compiler")
@@ -299,5 +546,13 @@ mod tests {
         };
         assert_eq!((args.name.as_deref(), args.command.len()), (Some("a"), 3));
         assert!(parse(&["run", "--"]).is_err());
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (word, number) in [("TERM", 15), ("sigint", 2), ("9", 9), ("USR1", 10)] {
+            assert_eq!(signal_of(word), Ok(number), "{word}");
+        }
+        assert!(signal_of("0").is_err() && signal_of("SIGWHAT").is_err());
     }
 }

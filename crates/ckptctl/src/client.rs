@@ -1,4 +1,11 @@
-//! stub
-pub fn connect(_job: &str) -> anyhow::Result<std::os::unix::net::UnixStream> {
-    anyhow::bail!("stub")
-}
+//! The other side of supervisors: reaching a job's, starting one, asking it for something, staying attached.
+
+mod act;
+mod attach;
+mod connect;
+mod keys;
+mod screen;
+
+pub use act::perform;
+pub use attach::{Attaching, Outcome, Session, attach};
+pub use connect::{Launched, ask, connect, launch};

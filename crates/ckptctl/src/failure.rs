@@ -3,6 +3,8 @@
 use std::fmt;
 
 use ckpt_core::Class;
+use ckpt_transfer::hosts::HostsError;
+use ckpt_transfer::ssh::SshError;
 use serde_json::{Map, Value, json};
 
 use crate::{output, text};
@@ -23,7 +25,24 @@ impl Failure {
     pub fn new(class: Class, message: impl Into<String>) -> Self {
         Self { class, message: message.into(), details: Map::new() }
     }
+
+    /// A failure that another process has told, with the exit status that it means.
+    pub fn of_exit(exit: i32, message: impl Into<String>) -> Self {
+        let class = CLASSES.into_iter().find(|class| *class as i32 == exit).unwrap_or(Class::Failed);
+        Self::new(class, message)
+    }
 }
+
+const CLASSES: [Class; 8] = [
+    Class::Failed,
+    Class::Usage,
+    Class::CannotCheckpoint,
+    Class::NotPermitted,
+    Class::Remote,
+    Class::BadImage,
+    Class::RestoreFailed,
+    Class::Cancelled,
+];
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,7 +76,8 @@ pub fn line(error: &anyhow::Error) -> String {
     let mut words = Vec::new();
     for cause in error.chain() {
         words.push(cause.to_string());
-        if cause.is::<ckpt_core::Error>() || cause.is::<Failure>() {
+        let tells_its_causes = cause.is::<ckpt_core::Error>() || cause.is::<HostsError>();
+        if tells_its_causes || cause.is::<Failure>() {
             break;
         }
     }
@@ -65,12 +85,13 @@ pub fn line(error: &anyhow::Error) -> String {
 }
 
 /// The class of an error: that of the engine's error or of ours in its chain, else [`Class::Failed`].
-fn class(error: &anyhow::Error) -> Class {
+pub fn class(error: &anyhow::Error) -> Class {
     error
         .chain()
         .find_map(|cause| {
             let engine = cause.downcast_ref::<ckpt_core::Error>().map(ckpt_core::Error::class);
-            engine.or_else(|| cause.downcast_ref::<Failure>().map(|failure| failure.class))
+            let remote = cause.is::<SshError>().then_some(Class::Remote);
+            engine.or(remote).or_else(|| cause.downcast_ref::<Failure>().map(|failure| failure.class))
         })
         .unwrap_or(Class::Failed)
 }

@@ -1,22 +1,19 @@
 //! Jobs: programs that were started with `run` and have a name.
 
+mod attach;
+mod end;
+mod history;
 mod list;
+mod logs;
+mod restore;
 mod run;
 mod store;
 
-pub use list::ps;
+pub use attach::attach;
+pub use end::{rm, stop};
+pub use history::{History, history};
+pub use list::{ps, status_of, statuses};
+pub use logs::logs;
+pub use restore::{named, restore};
 pub use run::run;
-pub use store::JobStore;
-pub use store::now;
-/// stub
-pub fn statuses() -> anyhow::Result<Vec<ckpt_transfer::protocol::JobStatus>> {
-    Ok(Vec::new())
-}
-/// stub
-pub fn holds(_pid: i32) -> anyhow::Result<Vec<(String, Vec<String>)>> {
-    Ok(Vec::new())
-}
-/// stub
-pub fn printed(_job: &str) -> anyhow::Result<Vec<u8>> {
-    Ok(Vec::new())
-}
+pub use store::{Job, JobEnding, JobStore, ProcessId, now, path_of, status, write_ending};

@@ -19,9 +19,13 @@ mod hosts;
 mod image;
 mod inspect;
 mod jobs;
+mod keeper;
+mod local;
 mod menu;
 mod output;
+mod prompt;
 mod restore;
+mod supervisor;
 mod text;
 mod verify;
 
@@ -54,13 +58,23 @@ fn run(verb: Verb) -> anyhow::Result<i32> {
         Verb::Checkpoint(args) => checkpoint::checkpoint(&args),
         Verb::Restore(args) => restore::restore(&args),
         Verb::Run(args) => jobs::run(&args),
+        Verb::Attach(args) => jobs::attach(&args),
+        Verb::Logs(args) => jobs::logs(&args),
         Verb::Ps(args) => jobs::ps(&args),
+        Verb::Stop(args) => jobs::stop(&args),
+        Verb::Rm(args) => jobs::rm(&args),
+        Verb::History(args) => jobs::history(&args),
         Verb::Inspect(args) => inspect::inspect(&args),
         Verb::Verify(args) => verify::verify(&args),
         Verb::Export(args) => export::export(&args),
         Verb::Build(args) => compile::build(&args),
         Verb::Cc(args) => compile::cc(&args.args),
         Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Hosts(args) => hosts::hosts(&args),
+        Verb::SelfCheck => hosts::self_check(),
         Verb::Demo => demo::demo(),
+        Verb::Supervisor => supervisor::supervise(),
+        Verb::Keeper => keeper::keeper(),
+        Verb::Program(args) => keeper::start_program(&args),
     }
 }

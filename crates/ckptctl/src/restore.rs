@@ -3,12 +3,20 @@
 use ckpt_core::{Ending, RestoreOptions};
 
 use crate::cli::RestoreArgs;
-use crate::{output, text};
+use crate::{jobs, output, text};
 
 /// Restores an image; in the foreground the status is the program's own.
 pub fn restore(args: &RestoreArgs) -> anyhow::Result<i32> {
-    let options =
-        RestoreOptions { nest: args.nest, files: args.files, ignore_cpu: args.ignore_cpu, detach: args.detach };
+    if let Some((job, number)) = jobs::named(&args.file)? {
+        return jobs::restore(args, &job, number);
+    }
+    let options = RestoreOptions {
+        nest: args.nest,
+        files: args.files,
+        ignore_cpu: args.ignore_cpu,
+        detach: args.detach,
+        view: args.show.clone(),
+    };
     let restored = ckpt_core::restore(&args.file, &options)?;
     for note in &restored.report().notes {
         eprintln!("ckptctl: note: {}", text::plain(note));

@@ -49,6 +49,8 @@ pub struct Vma {
     pub kernel_page_size: u64,
     /// Bytes of it that are in memory. 0 from [`maps`].
     pub rss: u64,
+    /// Bytes of it that are in memory and the process's own: no file's. 0 from [`maps`].
+    pub anonymous: u64,
     /// Bytes of it that are swapped out. 0 from [`maps`].
     pub swap: u64,
     /// Bytes of it that are locked in memory: this process's share. 0 from [`maps`].
@@ -161,6 +163,7 @@ fn header_fields(line: &[u8]) -> Option<Vma> {
         name: unescape(name, b"\\012", b'\n'),
         kernel_page_size: 0,
         rss: 0,
+        anonymous: 0,
         swap: 0,
         locked: 0,
         protection_key: 0,
@@ -177,6 +180,7 @@ fn add_detail(vma: &mut Vma, line: &[u8]) -> Result<(), Malformed> {
     match key {
         b"KernelPageSize" => vma.kernel_page_size = size()?,
         b"Rss" => vma.rss = size()?,
+        b"Anonymous" => vma.anonymous = size()?,
         b"Swap" => vma.swap = size()?,
         b"Locked" => vma.locked = size()?,
         b"ProtectionKey" => {
@@ -199,6 +203,7 @@ KernelPageSize:        4 kB
 MMUPageSize:           4 kB
 Rss:                   8 kB
 Pss:                   8 kB
+Anonymous:             4 kB
 Swap:                  4 kB
 SwapPss:               1 kB
 Locked:                8 kB
@@ -225,7 +230,7 @@ VmFlags: ex
         assert!(file.perms.read && !file.perms.write && !file.perms.exec && !file.perms.shared);
         assert_eq!((file.offset, file.dev, file.inode), (0x1000, (0xfe, 0), 247_030));
         assert_eq!(file.name, b"/usr/bin/a b");
-        assert_eq!((file.kernel_page_size, file.rss), (4096, 8192));
+        assert_eq!((file.kernel_page_size, file.rss, file.anonymous), (4096, 8192, 4096));
         assert_eq!((file.swap, file.locked, file.protection_key), (4096, 8192, 3));
         assert!(file.flags.is_locked());
         assert!(huge.perms.shared && huge.name.is_empty() && huge.flags.is_hugetlb());

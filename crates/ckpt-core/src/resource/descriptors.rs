@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::events::{Epoll, EventCounter};
 use super::file_table::FileTable;
 use super::pipes::Pipe;
+use super::sockets::{Family, ResetSocket, SocketState};
 use super::terminal::TerminalState;
 use crate::Error;
 use crate::proc::{self, FdInfo};
@@ -69,6 +70,8 @@ pub enum Opened {
     EventCounter(EventCounter),
     /// An epoll instance.
     Epoll(Epoll),
+    /// A socket whose connection is over, or was given up for the checkpoint.
+    ResetSocket(ResetSocket),
     /// A pipe or socket that the launching shell gave as standard input, output or error; reconnected to those of the
     /// restoring process.
     Inherited(Inherited),
@@ -101,11 +104,12 @@ struct Found {
 }
 
 impl DescriptorState {
-    /// The descriptors of a frozen process; files are entered into the table.
+    /// The descriptors of a process, which is frozen or only looked at; files are entered into the table. With
+    /// `tcp_close` connected TCP sockets become such that their peers have reset.
     ///
     /// # Errors
     /// What cannot be saved is refused by its number and kind.
-    pub fn capture(pid: i32, files: &mut FileTable) -> Result<Self, Error> {
+    pub fn capture(pid: i32, files: &mut FileTable, tcp_close: bool) -> Result<Self, Error> {
         let mut state = Self { descriptions: Vec::new(), descriptors: Vec::new() };
         let mut seen: Vec<Seen> = Vec::new();
         let all = find_all(pid)?;
@@ -116,7 +120,7 @@ impl DescriptorState {
                 description
             } else {
                 state.descriptions.push(Description {
-                    opened: opened(pid, found, &all, files)?,
+                    opened: opened(pid, found, &all, files, tcp_close)?,
                     flags: info.flags & !CLOEXEC,
                     offset: u64::try_from(info.pos).unwrap_or_default(),
                 });
@@ -187,7 +191,7 @@ fn find_all(pid: i32) -> Result<Vec<Found>, Error> {
     found.collect()
 }
 
-fn opened(pid: i32, found: &Found, all: &[Found], files: &mut FileTable) -> Result<Opened, Error> {
+fn opened(pid: i32, found: &Found, all: &[Found], files: &mut FileTable, tcp_close: bool) -> Result<Opened, Error> {
     let Found { fd, info, path, copy, stat } = found;
     let refuse = |what: &str, advice: &str| {
         Err(Error::refused(pid, format!("descriptor {fd} ({}) is {what}", path.display()), advice))
@@ -229,7 +233,20 @@ fn opened(pid: i32, found: &Found, all: &[Found], files: &mut FileTable) -> Resu
             "a pipe to another process, which cannot be saved",
             "let the program close it before the checkpoint, or start it without (such as with 3>&- in a shell)",
         ),
-        libc::S_IFSOCK => refuse(&format!("{}, which cannot be saved", socket_kind(copy)), advice),
+        libc::S_IFSOCK => match SocketState::of(copy) {
+            Some(SocketState::Over(socket)) => Ok(Opened::ResetSocket(socket)),
+            Some(SocketState::Connected(family)) if family != Family::Unix && tcp_close => {
+                Ok(Opened::ResetSocket(ResetSocket::of(family)))
+            }
+            Some(SocketState::Connected(family)) if family != Family::Unix => refuse(
+                "a TCP socket with a connection, which cannot be saved",
+                "let the program close it, or give it up with --tcp=close: the program then finds it reset by its peer",
+            ),
+            Some(SocketState::Listening) => {
+                refuse(&format!("{} that waits for connections, which cannot be saved", socket_kind(copy)), advice)
+            }
+            _ => refuse(&format!("{}, which cannot be saved", socket_kind(copy)), advice),
+        },
         _ => {
             let kind = anonymous_kind(path);
             let known = match kind.as_str() {

@@ -1,12 +1,16 @@
 //! Files that mappings and descriptors refer to: recognized by their contents, carried where they have no name.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use object::elf::FileHeader64;
 use object::read::elf::{FileHeader, ProgramHeader};
+use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, memfd_create, mkdirat, openat, unlinkat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// How much of the beginning and of the end of a file its fingerprint covers.
@@ -142,36 +146,42 @@ impl FileState {
         })
     }
 
-    /// Makes a file without a name that will hold the carried contents: where the original was, under its name, as far as
-    /// that is possible.
+    /// Makes a file without a name that will hold the carried contents: in the directory `beside`, where the original
+    /// was, and under its name, as far as that is possible.
     ///
     /// # Errors
     /// When no directory takes it.
-    pub fn recreate(&self) -> io::Result<File> {
+    pub fn recreate(&self, beside: Option<&OwnedFd>) -> io::Result<File> {
         if let FileKind::Memfd { name, .. } = &self.kind {
-            use rustix::fs::{MemfdFlags, memfd_create};
             return Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?));
         }
-        let make = |path: &Path| {
-            let file = File::options().read(true).write(true).mode(0o600).create_new(true).open(path)?;
-            fs::remove_file(path)?;
-            Ok(file)
+        let name = self.path.file_name().unwrap_or(OsStr::new("file"));
+        let make = |directory: &OwnedFd| {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let file = openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
+            unlinkat(directory, name, AtFlags::empty())?;
+            Ok(File::from(file))
         };
-        let in_a_directory_of_its_own = |parent: &Path| {
-            let directory = parent.join(format!(".ckptctl-{}-{}", std::process::id(), self.id));
-            fs::create_dir(&directory)?;
-            let file = make(&directory.join(self.path.file_name().unwrap_or_default()));
-            fs::remove_dir(&directory)?;
+        let in_a_directory_of_its_own = |parent: &OwnedFd| {
+            let own = format!(".ckptctl-{}-{}", std::process::id(), self.id);
+            mkdirat(parent, &own, Mode::RWXU)?;
+            let file = open_directory(parent, &own).and_then(|directory| make(&directory));
+            unlinkat(parent, &own, AtFlags::REMOVEDIR)?;
             file
         };
-        let beside = self.path.parent().unwrap_or(Path::new("/"));
-        let file = make(&self.path)
-            .or_else(|_: io::Error| in_a_directory_of_its_own(beside))
-            .or_else(|_| in_a_directory_of_its_own(&std::env::temp_dir()))?;
+        let file: Result<File, Errno> = match beside {
+            Some(beside) => make(beside).or_else(|_| in_a_directory_of_its_own(beside)),
+            None => Err(Errno::NOENT),
+        };
+        let file = file.or_else(|_| in_a_directory_of_its_own(&open_directory(CWD, std::env::temp_dir())?))?;
         // The mode that is given when a file is made is cut down by our own umask.
         file.set_permissions(fs::Permissions::from_mode(self.mode & 0o7777))?;
         Ok(file)
     }
+}
+
+fn open_directory(parent: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+    openat(parent, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Calls `found` with offset and length of each stretch of data: holes of a sparse file are left out.

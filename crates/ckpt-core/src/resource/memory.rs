@@ -280,8 +280,14 @@ impl Region {
         match &self.backing {
             Backing::Anonymous(_) | Backing::Shared { .. } | Backing::File { shared: false, .. } => true,
             Backing::File { shared: true, .. } => false,
-            Backing::Kernel(name) => name == "[vdso]",
+            Backing::Kernel(_) => self.is_vdso(),
         }
+    }
+
+    /// Whether it is the code that the kernel puts into every process.
+    #[must_use]
+    pub fn is_vdso(&self) -> bool {
+        matches!(&self.backing, Backing::Kernel(name) if name == "[vdso]")
     }
 
     /// Maps it, empty. `file` is the descriptor of a mapped file in the new process. What was

@@ -16,6 +16,7 @@ pub mod memory;
 pub mod pipes;
 pub mod process;
 pub mod signals;
+pub mod sockets;
 pub mod terminal;
 pub mod threads;
 pub mod timers;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ckpt_trace::{Batch, Outcome, sys};
 use serde::{Deserialize, Serialize};
@@ -92,27 +92,35 @@ pub fn ask(batch: &mut Batch) -> Asked {
     }
 }
 
+/// The working directory of a process.
+///
+/// # Errors
+/// When it is gone, or the process is.
+pub fn working_directory(pid: i32) -> Result<PathBuf, Error> {
+    let directory = proc::tree::link(pid, "cwd")?;
+    if directory.as_os_str().as_bytes().ends_with(b" (deleted)") {
+        return Err(Error::refused(
+            pid,
+            format!("its working directory {} was removed", directory.display()),
+            "let it change to a directory that exists",
+        ));
+    }
+    Ok(directory)
+}
+
 impl ProcessAttributes {
     /// The attributes of a frozen process, with its answers to [`ask`].
     ///
     /// # Errors
     /// When its working directory is gone, or the process is.
     pub fn capture(pid: i32, status: &Status, asked: &Asked, answers: &Outcome) -> Result<Self, Error> {
-        let cwd = proc::tree::link(pid, "cwd")?;
-        if cwd.as_os_str().as_bytes().ends_with(b" (deleted)") {
-            return Err(Error::refused(
-                pid,
-                format!("its working directory {} was removed", cwd.display()),
-                "let it change to a directory that exists",
-            ));
-        }
         let rlimit = |index: u64| {
             let at = asked.rlimits + index * 16;
             (answers.word(at), answers.word(at + 8))
         };
         let own = status.ns_pid.last();
         Ok(Self {
-            cwd,
+            cwd: working_directory(pid)?,
             umask: status.umask.unwrap_or(0o022),
             rlimits: (0..RLIMIT_NAMES.len() as u64).map(rlimit).collect(),
             personality: proc::tree::personality(pid)?,
@@ -132,9 +140,10 @@ impl ProcessAttributes {
         })
     }
 
-    /// What the new process sets for itself early: nothing here hinders what is built after it.
-    pub fn rebuild_early(&self, batch: &mut Batch) {
-        let cwd = batch.string(self.cwd.as_os_str().as_bytes());
+    /// What the new process sets for itself early: nothing here hinders what is built after it. `directory` is where its
+    /// working directory is to be found.
+    pub fn rebuild_early(&self, directory: &Path, batch: &mut Batch) {
+        let cwd = batch.string(directory.as_os_str().as_bytes());
         batch.call("chdir", libc::SYS_chdir, &[cwd]);
         batch.call("umask", libc::SYS_umask, &[self.umask.into()]);
         batch.call("personality", libc::SYS_personality, &[self.personality.into()]);

@@ -103,6 +103,13 @@ pub fn requeue(batch: &mut Batch, pid: i32, tid: Option<i32>, pending: &[String]
     }
 }
 
+/// Which signal a siginfo in hex is about.
+#[must_use]
+pub fn number(info: &str) -> Option<i32> {
+    let bytes = hex::decode(info.get(..8)?).ok()?;
+    Some(i32::from_le_bytes(bytes.try_into().ok()?))
+}
+
 /// A signal that the program ignores by default or by choice and that is not pending: injected code may use it as a
 /// trap (see `ckpt_trace::Injection`). SIGCONT comes last because sending it discards pending stops.
 #[must_use]

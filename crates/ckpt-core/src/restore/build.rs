@@ -1,4 +1,7 @@
 //! Building the program in its shell: memory, descriptors, threads, signals, timers, and at the very end registers.
+//!
+//! What can fail is done before anybody is told that the program is there; what begins to run, timers and the program
+//! itself, when it is let go.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +10,7 @@ use ckpt_trace::sys::Namespace;
 use ckpt_trace::{Batch, PAGE, Registers, Stopped, begin_wait};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::fill;
+use super::fill::Runs;
 use super::foreground::Place;
 use super::index::ImageIndex;
 use super::nest::{Nest, Plan};
@@ -19,18 +22,30 @@ use crate::resource::memory::{self, Backing, MemoryState, Region};
 use crate::resource::signals;
 use crate::resource::threads::ThreadState;
 
-/// Builds the program and lets it go. Gives its place among processes and terminals.
+/// A program that has been built and is held.
+pub struct Built {
+    shell: Shell,
+    /// What the first thread gets at the very end, when it has worked for us for the last time.
+    first: Registers,
+    first_extended: Vec<u8>,
+    /// The other threads, as they will go on.
+    others: Vec<Stopped>,
+    place: Place,
+}
+
+/// Builds the program.
 ///
 /// # Errors
 /// The first thing that could not be built. The shell is killed then.
 pub fn build(
     index: &ImageIndex,
+    runs: &mut dyn Runs,
     files: OpenFiles,
     nest: &Nest,
     plan: &Plan,
     detach: bool,
     notes: &mut Vec<String>,
-) -> Result<Place, Error> {
+) -> Result<Built, Error> {
     let state = &index.state;
     let memory = &index.layout.processes[0].memory;
     let pending = pending_signals(index);
@@ -44,7 +59,7 @@ pub fn build(
         notes.push("/proc/self/exe shows the restoring program instead of the restored one".to_owned());
     }
     shell.run(|batch| memory.rebuild_bounds(batch, executable))?;
-    build_memory(&mut shell, index, &files)?;
+    build_memory(&mut shell, index, runs, &files)?;
     files.seal()?;
     build_process(&mut shell, index, &files)?;
     // Once the program runs, nobody else may hold its pipes open.
@@ -67,9 +82,33 @@ pub fn build(
         thread.rebuild_scheduling(tid, notes).map_err(Error::system("set how threads are scheduled"))?;
     }
     requeue_signals(&mut shell, index, &mut others, &ids)?;
-    let waits = begin_waits(&mut shell, &state.threads, others)?;
-    finish(shell, index, waits)?;
-    Ok(place)
+    let (first, others) = begin_waits(&mut shell, &state.threads, others)?;
+    shell.put_thread(first.thread);
+    let mut extended = extended_states(index)?.into_iter();
+    let first_extended = extended.next().unwrap_or_default();
+    let others = others.into_iter().zip(extended).zip(&state.threads[1..]);
+    let others = others
+        .map(|((Ready { thread, registers }, extended), saved)| {
+            thread.set_extended_state(&extended)?;
+            thread.set_registers(&registers)?;
+            thread.set_signal_mask(saved.signal_mask)?;
+            Ok(thread)
+        })
+        .collect::<Result<_, Error>>()?;
+    Ok(Built { shell, first: first.registers, first_extended, others, place })
+}
+
+/// The extended registers of all threads, as this processor lays them out.
+fn extended_states(index: &ImageIndex) -> Result<Vec<Vec<u8>>, Error> {
+    let components = index.layout.machine.xsave_components();
+    let here = |thread: &ThreadState| {
+        arch::relayout(&thread.extended, &components).ok_or_else(|| Error::Foreign {
+            path: index.path.clone(),
+            what: "the program's registers do not exist on this processor".to_owned(),
+            advice: "restore it on a machine with the same processor features".to_owned(),
+        })
+    };
+    index.state.threads.iter().map(here).collect()
 }
 
 /// The signals that are pending anywhere in the image, as a mask.
@@ -82,9 +121,9 @@ fn pending_signals(index: &ImageIndex) -> u64 {
         .fold(0, |mask, signal| mask | 1 << (signal - 1))
 }
 
-fn build_memory(shell: &mut Shell, index: &ImageIndex, files: &OpenFiles) -> Result<(), Error> {
+fn build_memory(shell: &mut Shell, index: &ImageIndex, runs: &mut dyn Runs, files: &OpenFiles) -> Result<(), Error> {
     let memory = &index.layout.processes[0].memory;
-    if let Some((base, old)) = fill::vdso(index)? {
+    if let Some((base, old)) = runs.vdso(index)? {
         let same = shell.vdso()?.is_some_and(|(at, code)| at == base && code == old);
         if !same {
             shell.redirect_vdso(base, &old, memory)?;
@@ -106,7 +145,7 @@ fn build_memory(shell: &mut Shell, index: &ImageIndex, files: &OpenFiles) -> Res
             region.rebuild(batch, file);
         },
     )?;
-    fill::fill(shell, index, files.image)?;
+    runs.fill(shell, index, files.image)?;
     shell.run_each(&memory.regions, 8, |_| 0, |batch, region| region.rebuild_late(batch))?;
     shell.run_each(&memory.guards, 1, |_| 0, memory::rebuild_guard)
 }
@@ -153,7 +192,7 @@ fn map_shared(shell: &mut Shell, memory: &MemoryState) -> Result<(), Error> {
 fn build_process(shell: &mut Shell, index: &ImageIndex, files: &OpenFiles) -> Result<(), Error> {
     let state = &index.state;
     shell.run(|batch| {
-        state.process.rebuild_early(batch);
+        state.process.rebuild_early(&files.directory, batch);
         state.signals.rebuild(batch);
     })?;
     let below = u64::from((files.base - 1).unsigned_abs());
@@ -316,7 +355,7 @@ struct Ready {
 }
 
 /// Lets every thread that was waiting with a time limit begin that wait again, with the time that was left.
-fn begin_waits(shell: &mut Shell, states: &[ThreadState], others: Vec<Stopped>) -> Result<Vec<Ready>, Error> {
+fn begin_waits(shell: &mut Shell, states: &[ThreadState], others: Vec<Stopped>) -> Result<(Ready, Vec<Ready>), Error> {
     let first = shell.take_thread()?;
     let mut ready = Vec::with_capacity(states.len());
     for (state, thread) in states.iter().zip(std::iter::once(first).chain(others)) {
@@ -345,43 +384,41 @@ fn begin_waits(shell: &mut Shell, states: &[ThreadState], others: Vec<Stopped>) 
         };
         ready.push(Ready { thread, registers });
     }
-    Ok(ready)
+    let mut ready = ready.into_iter();
+    let first = ready.next().ok_or_else(|| Error::restore("the program has no thread", "take another image"))?;
+    Ok((first, ready.collect()))
 }
 
-/// The last steps: timers run, our pages go, registers and masks are set, and all threads are let go.
-fn finish(mut shell: Shell, index: &ImageIndex, ready: Vec<Ready>) -> Result<(), Error> {
-    let state = &index.state;
-    let mut ready = ready.into_iter();
-    let Some(Ready { thread, registers }) = ready.next() else { return Ok(()) };
-    shell.put_thread(thread);
-    let locks_future = index.layout.processes[0].memory.locks_future;
-    shell.run(|batch: &mut Batch| {
-        if locks_future {
-            batch.call("mlockall", libc::SYS_mlockall, &[libc::MCL_FUTURE.unsigned_abs().into()]);
-        }
-        state.timers.start(batch);
-    })?;
-    let pid = shell.pid;
-    let first = shell.release()?;
-    let threads: Vec<Ready> = std::iter::once(Ready { thread: first, registers }).chain(ready).collect();
-    let components = index.layout.machine.xsave_components();
-    for (Ready { thread, registers }, saved) in threads.iter().zip(&state.threads) {
-        let extended = arch::relayout(&saved.extended, &components).ok_or_else(|| Error::Foreign {
-            path: index.path.clone(),
-            what: "the program's registers do not exist on this processor".to_owned(),
-            advice: "restore it on a machine with the same processor features".to_owned(),
+impl Built {
+    /// The last steps: timers run, our pages go, the first thread gets its registers and mask, and all threads are let go.
+    /// Gives the program's place among processes and terminals.
+    ///
+    /// # Errors
+    /// When it was killed meanwhile.
+    pub fn go(self, index: &ImageIndex) -> Result<Place, Error> {
+        let Self { mut shell, first: registers, first_extended, others, place } = self;
+        let state = &index.state;
+        let locks_future = index.layout.processes[0].memory.locks_future;
+        shell.run(|batch: &mut Batch| {
+            if locks_future {
+                batch.call("mlockall", libc::SYS_mlockall, &[libc::MCL_FUTURE.unsigned_abs().into()]);
+            }
+            state.timers.start(batch);
         })?;
-        thread.set_extended_state(&extended)?;
-        thread.set_registers(registers)?;
-        thread.set_signal_mask(saved.signal_mask)?;
+        let pid = shell.pid;
+        let first = shell.release()?;
+        first.set_extended_state(&first_extended)?;
+        first.set_registers(&registers)?;
+        first.set_signal_mask(state.threads[0].signal_mask)?;
+        if let (Some(_), Some(pid)) = (state.signals.stopped_by, Pid::from_raw(pid)) {
+            // Whichever signal stopped it, a stop is a stop; SIGSTOP cannot be blocked or ignored.
+            kill_process(pid, Signal::STOP)
+                .map_err(|error| Error::System { what: "stop the program again".to_owned(), source: error.into() })?;
+        }
+        place.enter();
+        for thread in std::iter::once(first).chain(others) {
+            thread.detach()?;
+        }
+        Ok(place)
     }
-    if let (Some(_), Some(pid)) = (state.signals.stopped_by, Pid::from_raw(pid)) {
-        // Whichever signal stopped it, a stop is a stop; SIGSTOP cannot be blocked or ignored.
-        kill_process(pid, Signal::STOP)
-            .map_err(|error| Error::System { what: "stop the program again".to_owned(), source: error.into() })?;
-    }
-    for Ready { thread, .. } in threads {
-        thread.detach()?;
-    }
-    Ok(())
 }

@@ -1,65 +1,86 @@
-//! Filling memory: the new process reads its pages from the image itself, on two of its threads, while we check them.
+//! Filling memory from an image file: the new process reads its pages itself, on two of its threads, while we check them.
 //!
 //! Pages that it cannot read by itself, because they are compressed or not writable, are put there from outside.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ckpt_image::{Codec, ImageError, PageRange};
+use ckpt_image::{Codec, PageRange};
 use ckpt_trace::{Batch, InFlight, Memory, Outcome, Span, usize_of};
 
-use super::index::{ImageIndex, PageRun};
+use super::index::{ImageIndex, PageRun, damaged};
 use super::shell::Shell;
 use crate::Error;
-use crate::resource::memory::{Backing, MemoryState};
+use crate::resource::memory::{Backing, MemoryState, Region};
 
 /// From how many bytes on a second thread is worth its making.
 const WORTH_TWO: u64 = 8 << 20;
 /// How much one batch reads at most, so that two threads finish about together.
 const BATCH_BYTES: u64 = 32 << 20;
 
-/// The code of the program's vDSO, if the image has it.
-///
-/// # Errors
-/// When the image is damaged.
-pub fn vdso(index: &ImageIndex) -> Result<Option<(u64, Vec<u8>)>, Error> {
-    let memory = &index.layout.processes[0].memory;
-    let is_vdso = |range: &PageRange| {
-        memory.region_at(range.addr).is_some_and(|region| region.backing == Backing::Kernel("[vdso]".to_owned()))
-    };
-    let (mut buffer, mut data) = (Vec::new(), Vec::new());
-    let mut found: Option<(u64, Vec<u8>)> = None;
-    for run in index.runs.iter().filter(|run| run.ranges.iter().any(is_vdso)) {
-        index.read(&run.stored, &mut buffer, &mut data)?;
-        for (range, bytes) in parts(run, &data).filter(|(range, _)| is_vdso(range)) {
-            let region = memory.region_at(range.addr).map_or(range.addr..range.addr, |r| r.start..r.end);
-            let code = found.get_or_insert_with(|| (region.start, vec![0; usize_of(region.end - region.start)]));
-            let at = usize_of(range.addr - code.0);
-            let end = (at + bytes.len()).min(code.1.len());
-            code.1[at..end].copy_from_slice(&bytes[..end - at]);
-        }
-    }
-    Ok(found)
+/// How the pages of an image come to a new process.
+pub trait Runs {
+    /// The code of the program's vDSO and its place, if the image has it. It is asked for first.
+    ///
+    /// # Errors
+    /// When the image is damaged.
+    fn vdso(&mut self, index: &ImageIndex) -> Result<Option<(u64, Vec<u8>)>, Error>;
+
+    /// Fills the mapped regions of the shell. `image` is the descriptor of the index's file there.
+    ///
+    /// # Errors
+    /// [`Error::Image`] when the image is damaged; when the process ends.
+    fn fill(&mut self, shell: &mut Shell, index: &ImageIndex, image: i32) -> Result<(), Error>;
 }
 
-/// Fills the mapped regions of the shell. `image` is the image's descriptor there.
-///
-/// # Errors
-/// [`Error::Image`] when the image is damaged; when the process ends.
-pub fn fill(shell: &mut Shell, index: &ImageIndex, image: i32) -> Result<(), Error> {
-    let memory = &index.layout.processes[0].memory;
+/// The page runs of an image file.
+pub struct FileRuns(pub Vec<PageRun>);
+
+impl Runs for FileRuns {
+    fn vdso(&mut self, index: &ImageIndex) -> Result<Option<(u64, Vec<u8>)>, Error> {
+        let memory = &index.layout.processes[0].memory;
+        let (mut buffer, mut data) = (Vec::new(), Vec::new());
+        let mut found = None;
+        for run in self.0.iter().filter(|run| shows_vdso(memory, run)) {
+            index.read(&run.stored, &mut buffer, &mut data)?;
+            collect_vdso(memory, run, &data, &mut found);
+        }
+        Ok(found)
+    }
+
+    fn fill(&mut self, shell: &mut Shell, index: &ImageIndex, image: i32) -> Result<(), Error> {
+        fill_from_file(shell, index, &self.0, image)
+    }
+}
+
+fn is_vdso(memory: &MemoryState, range: &PageRange) -> bool {
+    memory.region_at(range.addr).is_some_and(Region::is_vdso)
+}
+
+/// Whether there is something of the program's vDSO in a run.
+pub fn shows_vdso(memory: &MemoryState, run: &PageRun) -> bool {
+    run.ranges.iter().any(|range| is_vdso(memory, range))
+}
+
+/// Adds what a run has of the vDSO to what was found of it.
+pub fn collect_vdso(memory: &MemoryState, run: &PageRun, data: &[u8], found: &mut Option<(u64, Vec<u8>)>) {
+    for (range, bytes) in parts(run, data).filter(|(range, _)| is_vdso(memory, range)) {
+        let region = memory.region_at(range.addr).map_or(range.addr..range.addr, |r| r.start..r.end);
+        let code = found.get_or_insert_with(|| (region.start, vec![0; usize_of(region.end - region.start)]));
+        let at = usize_of(range.addr - code.0);
+        let end = (at + bytes.len()).min(code.1.len());
+        code.1[at..end].copy_from_slice(&bytes[..end - at]);
+    }
+}
+
+fn fill_from_file(shell: &mut Shell, index: &ImageIndex, runs: &[PageRun], image: i32) -> Result<(), Error> {
     let mut direct = Vec::new();
     let mut indirect = Vec::new();
-    let is_simple = is_ascending(&index.runs);
-    for run in &index.runs {
-        match reach(memory, run) {
-            Some(Reach::Kernel) => {}
-            Some(Reach::Itself) if is_simple && run.stored.codec == Codec::None => direct.push(run),
-            Some(_) => indirect.push(run),
-            None => {
-                let what = "a page run lies outside all regions".to_owned();
-                let source = ImageError::Damaged { position: run.stored.record_position, what };
-                return Err(Error::Image { path: index.path.clone(), source });
-            }
+    let is_simple = is_ascending(runs);
+    for run in runs {
+        match reach(index, run)? {
+            Reach::Kernel => {}
+            Reach::Itself if is_simple && run.stored.codec == Codec::None => direct.push(run),
+            Reach::Itself | Reach::Tracer => indirect.push(run),
         }
     }
     let outside = Memory::open(shell.pid)?;
@@ -92,7 +113,7 @@ pub fn fill(shell: &mut Shell, index: &ImageIndex, image: i32) -> Result<(), Err
 
 /// Who can put a run's pages where they belong.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
-enum Reach {
+pub enum Reach {
     /// Nobody: they are the kernel's own.
     Kernel,
     /// The process itself.
@@ -101,8 +122,16 @@ enum Reach {
     Tracer,
 }
 
-/// `None` when a range is in no region that can hold pages, or the kernel's pages are mixed with others.
-fn reach(memory: &MemoryState, run: &PageRun) -> Option<Reach> {
+/// Who can put a run's pages where they belong.
+///
+/// # Errors
+/// [`Error::Image`] when a range is in no region that can hold pages, or the kernel's pages are mixed with others.
+pub fn reach(index: &ImageIndex, run: &PageRun) -> Result<Reach, Error> {
+    reach_in(&index.layout.processes[0].memory, run)
+        .ok_or_else(|| damaged(&index.path, run.stored.record_position, "a page run lies outside all regions"))
+}
+
+fn reach_in(memory: &MemoryState, run: &PageRun) -> Option<Reach> {
     let mut all: Option<Reach> = None;
     for range in &run.ranges {
         let mut at = range.addr;
@@ -130,7 +159,11 @@ fn is_ascending(runs: &[PageRun]) -> bool {
     ranges.windows(2).all(|pair| pair[0].addr + pair[0].len <= pair[1].addr)
 }
 
-fn put(memory: &Memory, run: &PageRun, data: &[u8]) -> Result<(), Error> {
+/// Puts a run's pages into a process from outside.
+///
+/// # Errors
+/// When the process has ended.
+pub fn put(memory: &Memory, run: &PageRun, data: &[u8]) -> Result<(), Error> {
     let spans: Vec<Span> = run.ranges.iter().map(|range| Span { addr: range.addr, len: range.len }).collect();
     if memory.scatter(data, &spans).is_ok() {
         return Ok(());

@@ -37,13 +37,15 @@ pub struct Terminal {
 pub struct Place {
     /// The terminal, for a program in its foreground.
     terminal: Option<Terminal>,
+    /// The settings that the program had made.
+    settings: Option<TerminalState>,
     /// Whether it has a process group of its own: then the keys of a terminal reach us and not it.
     has_own_group: bool,
 }
 
 impl Place {
-    /// Gives the program a group of its own (with `detach` a session, if it had one) and, when we are in the foreground of
-    /// a terminal, puts it there with the settings that it had made. In a nest there is no other group that it could be in.
+    /// Gives the program a group of its own (with `detach` a session, if it had one). In a nest there is no other group that
+    /// it could be in. When we are in the foreground of a terminal, that is where it is to be.
     ///
     /// # Errors
     /// When the process cannot make its group.
@@ -54,7 +56,7 @@ impl Place {
             shell.run(|batch| {
                 batch.call("setsid", libc::SYS_setsid, &[]);
             })?;
-            return Ok(Self { terminal: None, has_own_group: true });
+            return Ok(Self { terminal: None, settings: None, has_own_group: true });
         }
         let has_own_group = tty.is_some() || process.leads_group || nest.init.is_some();
         if has_own_group {
@@ -63,15 +65,21 @@ impl Place {
             })?;
         }
         let (Some(tty), Some(group)) = (tty, Pid::from_raw(nest.shell)) else {
-            return Ok(Self { terminal: None, has_own_group });
+            return Ok(Self { terminal: None, settings: None, has_own_group });
         };
         let terminal = Terminal { ours: TerminalState::capture(&tty), tty, group };
         let saved = index.state.descriptors.descriptions.iter().find_map(|description| match &description.opened {
-            Opened::Terminal { state, .. } => Some(state),
+            Opened::Terminal { state, .. } => Some(state.clone()),
             _ => None,
         });
-        terminal.give(saved);
-        Ok(Self { terminal: Some(terminal), has_own_group })
+        Ok(Self { terminal: Some(terminal), settings: saved, has_own_group })
+    }
+
+    /// Puts the program into the foreground of the terminal, with the settings that it had made.
+    pub fn enter(&self) {
+        if let Some(terminal) = &self.terminal {
+            terminal.give(self.settings.as_ref());
+        }
     }
 }
 
@@ -188,7 +196,7 @@ fn wait_readable(signals: BorrowedFd<'_>, reports: Option<BorrowedFd<'_>>) -> Re
     }
 }
 
-fn is_readable(file: &File) -> bool {
+pub fn is_readable(file: &File) -> bool {
     let mut fds = [PollFd::new(file, PollFlags::IN)];
     let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)

@@ -1,33 +1,31 @@
-//! What an image file holds and where: read once, without the memory's contents.
+//! What an image holds and where: read once, without the memory's contents.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Seek};
+use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use ckpt_image::{Content, ImageError, ImageReader, PageRange, Stored};
+use ckpt_image::{Content, ImageError, ImageReader, PageRange, Record, Stored};
 use ckpt_trace::arch;
 
 use crate::Error;
 use crate::resource::descriptors::{Description, Descriptor, Opened};
-use crate::resource::memory::{Backing, Bounds, MemoryState, Region};
+use crate::resource::memory::{Backing, Bounds, MemoryState};
 use crate::resource::{Layout, ProcessState};
 
-/// An opened image.
+/// An opened image, or the front of one that comes through a stream.
 pub struct ImageIndex {
     /// Its path, for messages.
     pub path: PathBuf,
-    /// The file itself.
+    /// The file itself; of a stream, what was put aside of it.
     pub file: File,
     /// Its layout.
     pub layout: Layout,
     /// Its state.
     pub state: ProcessState,
-    /// Its page runs.
-    pub runs: Vec<PageRun>,
     /// The pieces of carried files, by file: offset and where.
-    pub pieces: BTreeMap<u64, Vec<(u64, Stored)>>,
+    pub pieces: Pieces,
 }
 
 /// Pages that are stored together.
@@ -38,55 +36,100 @@ pub struct PageRun {
     pub stored: Stored,
 }
 
+/// Layout and state, as they are met.
+#[derive(Default)]
+pub struct Front {
+    layout: Option<Layout>,
+    state: Option<ProcessState>,
+}
+
+impl Front {
+    /// Takes the data of a record that is one of them.
+    ///
+    /// # Errors
+    /// [`ImageError::Unknown`] for state of another name, and those of reading.
+    pub fn take<R: Read>(&mut self, reader: &mut ImageReader<R>, record: &Record) -> Result<(), ImageError> {
+        match &record.content {
+            Content::Layout => self.layout = Some(reader.read_json()?),
+            Content::State { name } if name == "process" => self.state = Some(reader.read_json()?),
+            Content::State { name } => {
+                let what = format!("state named {name:?}");
+                return Err(ImageError::Unknown { position: record.data.record_position, what });
+            }
+            Content::Pages { .. } | Content::FileData { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Whether both have been met.
+    pub fn is_complete(&self) -> bool {
+        self.layout.is_some() && self.state.is_some()
+    }
+
+    /// What an image with this front holds, if that makes sense.
+    ///
+    /// # Errors
+    /// [`Error::Image`].
+    pub fn index(self, path: &Path, file: File, pieces: Pieces) -> Result<ImageIndex, Error> {
+        let damaged = |what: String| damaged(path, 0, what);
+        let layout = self.layout.ok_or_else(|| damaged("it has no layout".to_owned()))?;
+        let state = self.state.ok_or_else(|| damaged("it has no state".to_owned()))?;
+        let index = ImageIndex { path: path.to_path_buf(), file, layout, state, pieces };
+        index.check().map_err(damaged)?;
+        Ok(index)
+    }
+}
+
+/// The pieces of carried files, by file: offset and where.
+pub type Pieces = BTreeMap<u64, Vec<(u64, Stored)>>;
+
+/// Something in an image that cannot be.
+pub fn damaged(path: &Path, position: u64, what: impl Into<String>) -> Error {
+    Error::Image { path: path.to_path_buf(), source: ImageError::Damaged { position, what: what.into() } }
+}
+
+/// Refuses an image of another architecture.
+///
+/// # Errors
+/// [`Error::Foreign`].
+pub fn check_architecture<R: Read>(path: &Path, reader: &ImageReader<R>) -> Result<(), Error> {
+    let architecture = reader.header().architecture;
+    if architecture == arch::ELF_MACHINE {
+        return Ok(());
+    }
+    Err(Error::Foreign {
+        path: path.to_path_buf(),
+        what: format!("it was made on another architecture (ELF machine {architecture})"),
+        advice: "restore it on such a machine".to_owned(),
+    })
+}
+
 impl ImageIndex {
-    /// Opens an image and reads all but its data, of which only the place is noted.
+    /// Opens an image and reads all but its data, of which only the place is noted. Gives its page runs as well.
     ///
     /// # Errors
     /// [`Error::Image`], [`Error::Foreign`] for another architecture.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path) -> Result<(Self, Vec<PageRun>), Error> {
         let failed = |source| Error::Image { path: path.to_path_buf(), source };
         let file = File::open(path).map_err(Error::file("read", path))?;
         if file.metadata().is_ok_and(|stat| stat.is_dir()) {
             return Err(Error::file("read", path)(std::io::ErrorKind::IsADirectory.into()));
         }
         let mut reader = ImageReader::new(BufReader::new(&file)).map_err(failed)?;
-        let architecture = reader.header().architecture;
-        if architecture != arch::ELF_MACHINE {
-            return Err(Error::Foreign {
-                path: path.to_path_buf(),
-                what: format!("it was made on another architecture (ELF machine {architecture})"),
-                advice: "restore it on such a machine".to_owned(),
-            });
-        }
-        let (mut layout, mut state) = (None, None);
-        let (mut runs, mut pieces) = (Vec::new(), BTreeMap::<u64, Vec<(u64, Stored)>>::new());
+        check_architecture(path, &reader)?;
+        let mut front = Front::default();
+        let (mut runs, mut pieces) = (Vec::new(), Pieces::new());
         while let Some(record) = reader.next_record().map_err(failed)? {
+            front.take(&mut reader, &record).map_err(failed)?;
             match record.content {
-                Content::Layout => layout = Some(reader.read_json::<Layout>().map_err(failed)?),
-                Content::State { name } if name == "process" => {
-                    state = Some(reader.read_json::<ProcessState>().map_err(failed)?);
-                }
-                Content::State { name } => {
-                    let what = format!("state named {name:?}");
-                    return Err(failed(ImageError::Unknown { position: record.data.record_position, what }));
-                }
-                Content::Pages { ranges, .. } => {
-                    runs.push(PageRun { ranges, stored: record.data });
-                    skip(&mut reader).map_err(failed)?;
-                }
-                Content::FileData { file, offset } => {
-                    pieces.entry(file).or_default().push((offset, record.data));
-                    skip(&mut reader).map_err(failed)?;
-                }
+                Content::Layout | Content::State { .. } => continue,
+                Content::Pages { ranges, .. } => runs.push(PageRun { ranges, stored: record.data }),
+                Content::FileData { file, offset } => pieces.entry(file).or_default().push((offset, record.data)),
             }
+            reader.skip_data().map_err(failed)?;
         }
         drop(reader);
-        let incomplete = |what: &str| failed(ImageError::Damaged { position: 0, what: format!("it has no {what}") });
-        let layout = layout.ok_or_else(|| incomplete("layout"))?;
-        let state = state.ok_or_else(|| incomplete("state"))?;
-        let index = Self { path: path.to_path_buf(), file, layout, state, runs, pieces };
-        index.check().map_err(|what| failed(ImageError::Damaged { position: 0, what }))?;
-        Ok(index)
+        Ok((front.index(path, file, pieces)?, runs))
     }
 
     /// Whether what the JSON says makes sense together: it may have been written by anyone.
@@ -157,8 +200,7 @@ impl ImageIndex {
         if start_brk > brk || brk > arch::USER_END {
             return Err("its heap cannot be".to_owned());
         }
-        let is_vdso = |region: &&Region| matches!(&region.backing, Backing::Kernel(name) if name == "[vdso]");
-        let mut vdsos = memory.regions.iter().filter(is_vdso);
+        let mut vdsos = memory.regions.iter().filter(|region| region.is_vdso());
         if vdsos.next().is_some_and(|region| region.size() > VDSO_MOST) || vdsos.next().is_some() {
             return Err("its vDSO cannot be".to_owned());
         }
@@ -183,10 +225,6 @@ impl ImageIndex {
         self.file.read_exact_at(buffer, stored.position).map_err(Error::file("read", &self.path))?;
         stored.verify(buffer).map_err(|source| Error::Image { path: self.path.clone(), source })
     }
-}
-
-fn skip<R: std::io::Read + Seek>(reader: &mut ImageReader<R>) -> Result<(), ImageError> {
-    reader.skip_data()
 }
 
 #[cfg(test)]

@@ -1,18 +1,22 @@
 //! The nest: private namespaces in which a restored program has its old ids and its clocks go on.
 //!
-//! A helper process makes the namespaces and ends; the nest's init, its first process, is made as our own child. Init
-//! makes the shell process under the program's old id, tells how it ends, and collects what is orphaned in the nest.
-//! Without a pid namespace there is no init, and the shell is our child.
+//! A helper process makes the namespaces and the view and ends; the nest's init, its first process, is made as our own
+//! child. We open the program's files below its root directory and pass them to it. Then it makes the shell process under
+//! the program's old id, which inherits them, tells how it ends, and collects what is orphaned in the nest. Without a pid
+//! namespace there is no init: the helper does its part, and the shell is our child.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use ckpt_trace::Tid;
 use ckpt_trace::sys::{self, ChildOf, Namespace};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait, waitpid};
 use serde::Serialize;
 
+use super::control::{self, Control, Report, Request};
+use super::view::{self, Owner, View};
 use crate::resource::clocks::ClockState;
 use crate::resource::credentials::Credentials;
 
@@ -31,8 +35,10 @@ pub struct Plan {
 pub enum NestKind {
     /// Namespaces of its own: ids and clocks are as they were.
     Nest,
-    /// The machine's own ids, which were free, and a time namespace.
+    /// The machine's own ids, which were free, and namespaces for clocks and files.
     Machine,
+    /// Other ids, and namespaces for clocks and files.
+    Files,
     /// No namespaces; other ids if the old ones could not be had.
     None,
 }
@@ -50,16 +56,30 @@ pub struct Nest {
     pub notes: Vec<String>,
 }
 
-/// What a helper tells us over its pipe.
-enum Message {
-    /// The id of the nest's init, as we see it.
-    Init(Tid),
-    /// The id of the shell process, as we see it.
-    Shell(Tid),
-    /// Something that is done without.
-    Note(String),
-    /// What failed.
-    Failed(String),
+/// A nest that has no shell yet. Dropped, it is taken down.
+#[derive(Debug)]
+pub struct Prepared {
+    helper: Option<Tid>,
+    init: Option<Tid>,
+    control: Control,
+    reports: Option<File>,
+    root: Option<OwnedFd>,
+    notes: Vec<String>,
+}
+
+/// What a nest is made for.
+#[derive(Debug, Clone, Copy)]
+pub struct Tenant<'a> {
+    /// The program's process id.
+    pub pid: Tid,
+    /// Its user and group.
+    pub credentials: &'a Credentials,
+    /// Its clocks.
+    pub clocks: &'a ClockState,
+    /// What it finds at other paths.
+    pub view: &'a View,
+    /// Paths that it is likely to look for.
+    pub known: &'a [PathBuf],
 }
 
 impl Plan {
@@ -69,85 +89,73 @@ impl Plan {
 
     /// What it comes to.
     pub fn kind(&self) -> NestKind {
-        match self.namespaces.as_slice() {
-            [] => NestKind::None,
-            [Namespace::Time] => NestKind::Machine,
-            _ => NestKind::Nest,
+        match (self.namespaces.is_empty(), self.has(Namespace::Pid), self.keeps_ids) {
+            (true, ..) => NestKind::None,
+            (false, true, _) => NestKind::Nest,
+            (false, false, true) => NestKind::Machine,
+            (false, false, false) => NestKind::Files,
         }
     }
 
-    /// Makes the namespaces and the shell process, which does nothing until it is traced.
+    /// Whether the program finds files at other paths than the machine has them.
+    pub fn shows_files(&self) -> bool {
+        self.has(Namespace::Mount)
+    }
+
+    /// Makes the namespaces and the view in them.
     ///
     /// # Errors
     /// What could not be made, in words.
-    pub fn make(&self, pid: Tid, credentials: &Credentials, clocks: &ClockState) -> Result<Nest, String> {
-        let (reading, writing) = pipe().map_err(|error| error.to_string())?;
+    pub fn prepare(&self, tenant: &Tenant<'_>) -> Result<Prepared, String> {
+        let (control, theirs) = Control::pair().map_err(|error| error.to_string())?;
         let (reports, reporting) = pipe().map_err(|error| error.to_string())?;
         let Some(helper) = sys::fork().map_err(|error| format!("no process could be made: {error}"))? else {
-            drop((reading, reports));
-            self.be_helper(pid, credentials, clocks, &File::from(writing), &File::from(reporting));
+            drop((control, reports));
+            self.be_helper(tenant, &theirs, &File::from(reporting));
         };
-        drop((writing, reporting));
-        let mut nest = Nest { shell: 0, init: None, reports: None, notes: Vec::new() };
-        let mut failed = None;
-        let mut shell = None;
-        let mut reading = File::from(reading);
-        while let Some(message) = Message::receive(&mut reading) {
-            match message {
-                Message::Init(tid) => nest.init = Some(tid),
-                Message::Shell(tid) => shell = Some(tid),
-                Message::Note(note) => nest.notes.push(note),
-                Message::Failed(what) => failed = Some(what),
+        drop((theirs, reporting));
+        let reports = Some(File::from(reports));
+        let mut prepared =
+            Prepared { helper: Some(helper), init: None, control, reports, root: None, notes: Vec::new() };
+        match prepared.next()? {
+            Report::Ready(root) => {
+                prepared.root = self.shows_files().then_some(root);
+                Ok(prepared)
             }
-        }
-        if let Some(helper) = Pid::from_raw(helper) {
-            // It has said all that it had to say.
-            let _ = waitpid(Some(helper), WaitOptions::empty());
-        }
-        match (failed, shell) {
-            (None, Some(shell)) => {
-                nest.shell = shell;
-                nest.reports = nest.init.map(|_| File::from(reports));
-                Ok(nest)
-            }
-            (failed, _) => {
-                nest.init.or(shell).into_iter().for_each(end_child);
-                Err(failed.unwrap_or_else(|| "the helper process was killed".to_owned()))
-            }
+            _ => Err(UNEXPECTED.to_owned()),
         }
     }
 
-    fn be_helper(&self, pid: Tid, credentials: &Credentials, clocks: &ClockState, tell: &File, reporting: &File) -> ! {
-        let result = self.make_namespaces(credentials, clocks).and_then(|()| {
+    fn be_helper(&self, tenant: &Tenant<'_>, control: &Control, reporting: &File) -> ! {
+        let result = File::open("/proc").map_err(|error| format!("/proc: {error}")).and_then(|proc| {
+            self.make_namespaces(tenant, control)?;
             if self.has(Namespace::Pid) {
                 match sys::clone_process(None, ChildOf::Parent) {
-                    Ok(Some(init)) => {
-                        Message::Init(init).send(tell);
-                        Ok(())
-                    }
-                    Ok(None) => be_init(pid, self.has(Namespace::Mount), tell, reporting),
-                    Err(error) => Err(format!("the nest's first process could not be made: {error}")),
+                    Ok(Some(_)) => return Ok(()),
+                    Ok(None) => be_init(tenant.pid, self.shows_files(), &proc, control, reporting),
+                    Err(error) => return Err(format!("the nest's first process could not be made: {error}")),
                 }
-            } else {
-                let id = self.keeps_ids.then_some(pid);
-                match sys::clone_process(id, ChildOf::Parent) {
-                    Ok(Some(shell)) => {
-                        Message::Shell(shell).send(tell);
-                        Ok(())
-                    }
-                    Ok(None) => be_shell(tell),
-                    Err(error) => Err(format!("process id {pid} could not be had: {error}")),
+            }
+            serve(control)?;
+            let id = self.keeps_ids.then_some(tenant.pid);
+            match sys::clone_process(id, ChildOf::Parent) {
+                Ok(Some(shell)) => {
+                    tell(control, &Report::Shell(shell));
+                    Ok(())
                 }
+                Ok(None) => be_shell(control),
+                Err(error) => Err(format!("process id {} could not be had: {error}", tenant.pid)),
             }
         });
         if let Err(what) = result {
-            Message::Failed(what).send(tell);
+            tell(control, &Report::Failed(what));
         }
         sys::exit_now(0)
     }
 
-    /// Puts the helper into new namespaces, with the program's user id and clocks.
-    fn make_namespaces(&self, credentials: &Credentials, clocks: &ClockState) -> Result<(), String> {
+    /// Puts the helper into new namespaces, with the program's user id and clocks, and what it finds at other paths.
+    fn make_namespaces(&self, tenant: &Tenant<'_>, control: &Control) -> Result<(), String> {
+        let Tenant { credentials, clocks, view, known, .. } = *tenant;
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let refused = |error: io::Error| format!("namespaces are not allowed here: {error}");
         if !self.namespaces.is_empty() {
@@ -164,23 +172,120 @@ impl Plan {
         if self.has(Namespace::Time) {
             write("timens_offsets", &clocks.offsets())?;
         }
+        if self.has(Namespace::Mount) && !view.is_empty() {
+            let owner =
+                if self.has(Namespace::User) { Owner::Ourselves } else { Owner::Of(credentials.uid, credentials.gid) };
+            view.make(owner, known)?.into_iter().for_each(|note| tell(control, &Report::Note(note)));
+        }
         Ok(())
     }
 }
 
-/// The nest's init: makes the shell, then only waits.
-fn be_init(pid: Tid, has_mounts: bool, tell: &File, reporting: &File) -> ! {
-    let shell = match make_shell(pid, tell) {
+const UNEXPECTED: &str = "the helper process was killed";
+
+impl Prepared {
+    /// The root directory that the program will have, where it has one of its own.
+    pub fn root(&self) -> Option<BorrowedFd<'_>> {
+        self.root.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Passes descriptors on to the shell. Gives the numbers that they will have in it, none below `base`.
+    ///
+    /// # Errors
+    /// What stands in the way, in words.
+    pub fn pass(&mut self, files: &[OwnedFd], base: i32) -> Result<Vec<i32>, String> {
+        let mut numbers = Vec::with_capacity(files.len());
+        for some in files.chunks(control::MOST_DESCRIPTORS) {
+            let some: Vec<_> = some.iter().map(AsFd::as_fd).collect();
+            self.control.give(base, &some).map_err(|error| format!("they cannot be passed on: {error}"))?;
+            match self.next()? {
+                Report::Taken(taken) if taken.len() == some.len() => numbers.extend(taken),
+                Report::Taken(_) => return Err("too many open files".to_owned()),
+                _ => return Err(UNEXPECTED.to_owned()),
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// Makes the shell process, which does nothing until it is traced.
+    ///
+    /// # Errors
+    /// What could not be made, in words.
+    pub fn make_shell(mut self) -> Result<Nest, String> {
+        self.control.ask_for_shell().map_err(|_| UNEXPECTED)?;
+        let Report::Shell(shell) = self.next()? else { return Err(UNEXPECTED.to_owned()) };
+        self.helper.take().into_iter().for_each(collect);
+        let init = self.init.take();
+        let reports = self.reports.take().filter(|_| init.is_some());
+        Ok(Nest { shell, init, reports, notes: std::mem::take(&mut self.notes) })
+    }
+
+    /// The next message that is no mere notice.
+    fn next(&mut self) -> Result<Report, String> {
+        loop {
+            match self.control.next_report() {
+                Some(Report::Init(init)) => {
+                    self.init = Some(init);
+                    // It has said all that it had to say.
+                    self.helper.take().into_iter().for_each(collect);
+                }
+                Some(Report::Note(note)) => self.notes.push(note),
+                Some(Report::Failed(what)) => return Err(what),
+                Some(message) => return Ok(message),
+                None => return Err(UNEXPECTED.to_owned()),
+            }
+        }
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        self.init.take().into_iter().chain(self.helper.take()).for_each(end_child);
+    }
+}
+
+/// Tells the engine something. When it is gone, the next wait for it ends this process.
+fn tell(control: &Control, report: &Report) {
+    let _ = control.report(report);
+}
+
+/// Does what the engine asks, until the shell is to be made.
+fn serve(control: &Control) -> Result<(), String> {
+    let root = view::root().map_err(|error| format!("the root directory: {error}"))?;
+    control.report(&Report::Ready(root)).map_err(|error| format!("the root directory: {error}"))?;
+    loop {
+        match control.next_request() {
+            Some(Request::Take(base, files)) => {
+                let numbers = control::take(base, files).map_err(|error| error.to_string())?;
+                tell(control, &Report::Taken(numbers));
+            }
+            Some(Request::MakeShell) => return Ok(()),
+            // The engine is gone, and nobody waits for this nest.
+            _ => sys::exit_now(1),
+        }
+    }
+}
+
+/// The nest's init: makes the shell, then only waits. `proc` is the `/proc` that the engine sees.
+fn be_init(pid: Tid, has_mounts: bool, proc: &File, control: &Control, reporting: &File) -> ! {
+    let shell = outside(proc).and_then(|init| {
+        // Before anything else of ours, so that the engine knows whom to end.
+        tell(control, &Report::Init(init));
+        if has_mounts && let Err(error) = mount_proc() {
+            let note = format!("the program sees the machine's process numbers in /proc ({error})");
+            tell(control, &Report::Note(note));
+        }
+        serve(control)?;
+        let refused = |error| format!("process id {pid} could not be had in the nest: {error}");
+        make_shell(pid, proc, control).map_err(refused)
+    });
+    let shell = match shell {
         Ok(shell) => shell,
-        Err(error) => {
-            Message::Failed(format!("process id {pid} could not be had in the nest: {error}")).send(tell);
+        Err(what) => {
+            tell(control, &Report::Failed(what));
             sys::exit_now(1)
         }
     };
-    if has_mounts && let Err(error) = mount_proc() {
-        let note = format!("the program sees the machine's process numbers in /proc ({error})");
-        Message::Note(note).send(tell);
-    }
     let Ok(reporting) = rustix::io::fcntl_dupfd_cloexec(reporting, 0) else { sys::exit_now(1) };
     let mut reporting = File::from(reporting);
     leave_descriptors(&reporting);
@@ -198,24 +303,23 @@ fn be_init(pid: Tid, has_mounts: bool, tell: &File, reporting: &File) -> ! {
     }
 }
 
-/// Makes the shell, and returns when it has told by which id it is known outside: `/proc` still shows that.
-fn make_shell(pid: Tid, tell: &File) -> io::Result<Tid> {
-    let (told, telling) = pipe()?;
+/// Makes the shell, which tells by which id it is known outside.
+fn make_shell(pid: Tid, proc: &File, control: &Control) -> io::Result<Tid> {
     if let Some(shell) = sys::clone_process(Some(pid), ChildOf::Caller)? {
-        drop(telling);
-        // Ends when the shell has closed its end.
-        File::from(told).read_to_end(&mut Vec::new())?;
         return Ok(shell);
     }
-    match fs::read_link("/proc/self").ok().and_then(|link| link.to_str()?.parse().ok()) {
-        Some(outside) => Message::Shell(outside).send(tell),
-        None => Message::Failed("/proc does not show the new process".to_owned()).send(tell),
-    }
-    drop((told, telling));
-    be_shell(tell)
+    tell(control, &outside(proc).map_or_else(Report::Failed, Report::Shell));
+    be_shell(control)
 }
 
-/// A fresh `/proc` that shows the nest's own ids, once the shell has looked itself up in the old one.
+/// The id by which the caller is known to the engine.
+fn outside(proc: &File) -> Result<Tid, String> {
+    let link = rustix::fs::readlinkat(proc, "self", Vec::new()).ok();
+    link.and_then(|link| link.to_str().ok()?.parse().ok())
+        .ok_or_else(|| "/proc does not show the new process".to_owned())
+}
+
+/// A fresh `/proc` that shows the nest's own ids.
 fn mount_proc() -> rustix::io::Result<()> {
     use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
@@ -235,9 +339,9 @@ fn leave_descriptors(keep: &File) {
 }
 
 /// What the program will be: a process that only waits to be traced.
-fn be_shell(tell: &File) -> ! {
-    // As long as it were open here, our reader would wait for more.
-    let number = tell.as_raw_fd().unsigned_abs();
+fn be_shell(control: &Control) -> ! {
+    // As long as it were open here, the engine would wait for more.
+    let number = control.number();
     sys::close_range(number, number);
     sys::pause_for_ever()
 }
@@ -247,6 +351,13 @@ fn end_child(tid: Tid) {
     if let Some(pid) = Pid::from_raw(tid) {
         // It may be gone already, which is as good.
         let _ = kill_process(pid, Signal::KILL);
+        collect(tid);
+    }
+}
+
+/// Collects a child of ours that has ended or is about to.
+fn collect(tid: Tid) {
+    if let Some(pid) = Pid::from_raw(tid) {
         let _ = waitpid(Some(pid), WaitOptions::empty());
     }
 }
@@ -308,34 +419,4 @@ impl Happened {
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
-}
-
-impl Message {
-    fn send(&self, mut to: &File) {
-        let (kind, text) = match self {
-            Self::Init(tid) => (0, tid.to_string()),
-            Self::Shell(tid) => (1, tid.to_string()),
-            Self::Note(text) => (2, text.clone()),
-            Self::Failed(text) => (3, text.clone()),
-        };
-        let text = &text.as_bytes()[..text.len().min(u8::MAX.into())];
-        let mut bytes = vec![kind, u8::try_from(text.len()).unwrap_or(u8::MAX)];
-        bytes.extend_from_slice(text);
-        // Without a reader there is nobody to tell.
-        let _ = to.write_all(&bytes);
-    }
-
-    fn receive(from: &mut File) -> Option<Self> {
-        let mut head = [0; 2];
-        from.read_exact(&mut head).ok()?;
-        let mut text = vec![0; head[1].into()];
-        from.read_exact(&mut text).ok()?;
-        let text = String::from_utf8_lossy(&text).into_owned();
-        Some(match head[0] {
-            0 => Self::Init(text.parse().ok()?),
-            1 => Self::Shell(text.parse().ok()?),
-            2 => Self::Note(text),
-            _ => Self::Failed(text),
-        })
-    }
 }

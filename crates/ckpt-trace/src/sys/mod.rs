@@ -1,11 +1,13 @@
 //! The tracer's own system calls that no library wraps as we need them.
 
+mod mounts;
 mod pagemap;
 mod process;
 mod signals;
 mod spawn;
 mod terminal;
 
+pub use mounts::make_read_only;
 pub use pagemap::{PageRange, PagemapScan};
 pub use process::*;
 pub use signals::{Caught, SignalWaiter};

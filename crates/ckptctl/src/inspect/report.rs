@@ -163,6 +163,7 @@ fn opened(layout: &Layout, opened: &Opened) -> String {
         }
         Opened::EventCounter(counter) => format!("eventfd, count {}", counter.count),
         Opened::Epoll(epoll) => format!("epoll of {} descriptors", epoll.watched.len()),
+        Opened::ResetSocket(_) => "socket whose connection is over".to_owned(),
         Opened::Inherited(Inherited::Pipe) => "pipe of the launching shell".to_owned(),
         Opened::Inherited(Inherited::Socket) => "socket of the launching shell".to_owned(),
     }

@@ -1,27 +1,32 @@
 //! `ps`: the jobs and what they are doing.
 
 use ckpt_core::proc;
+use ckpt_transfer::protocol::{JobState, JobStatus};
 use serde::Serialize;
 
-use super::store::{self, Job, JobState, JobStore};
+use super::history::History;
+use super::store::{self, Job, JobStore};
 use crate::cli::PsArgs;
+use crate::supervisor::{Log, last_line};
 use crate::{output, text};
+
+/// The name of this machine among hosts.
+const LOCAL: &str = "local";
 
 /// A job as it is listed.
 #[derive(Serialize)]
 struct Listed {
     #[serde(flatten)]
-    job: Job,
-    state: JobState,
-    /// Bytes of memory that it uses now.
-    memory: Option<u64>,
+    job: JobStatus,
+    /// The exit status of one that has ended; 128+N when signal N ended it.
+    status: Option<i32>,
     /// Seconds since it was started, until it ended.
     age: u64,
 }
 
 /// Lists the jobs.
 pub fn ps(args: &PsArgs) -> anyhow::Result<i32> {
-    let listed: Vec<Listed> = JobStore::open()?.all()?.into_iter().map(look).collect();
+    let listed: Vec<Listed> = statuses(&JobStore::open()?)?.into_iter().map(Listed::from).collect();
     if args.json {
         output::print_json(&serde_json::json!({ "jobs": listed }))?;
     } else {
@@ -30,11 +35,58 @@ pub fn ps(args: &PsArgs) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-fn look(job: Job) -> Listed {
+/// What all jobs of this machine are doing.
+pub fn statuses(store: &JobStore) -> anyhow::Result<Vec<JobStatus>> {
+    Ok(store.all()?.iter().map(|job| status_of(store, job)).collect())
+}
+
+/// What a job is doing, as far as that can be seen from outside its supervisor.
+pub fn status_of(store: &JobStore, job: &Job) -> JobStatus {
+    let directory = store.directory(&job.name);
+    let history = History::of(&directory).all().unwrap_or_default();
     let state = job.state();
-    let memory = if state == JobState::Ended { None } else { resident(job.pid) };
-    let until = job.ending.map_or_else(store::now, |ending| ending.at);
-    Listed { state, memory, age: until.saturating_sub(job.started), job }
+    let lives = matches!(state, JobState::Running | JobState::Stopped) && job.host.is_none();
+    let pid = lives.then_some(job.pid);
+    JobStatus {
+        name: job.name.clone(),
+        state,
+        host: job.host.clone().unwrap_or_else(|| LOCAL.to_owned()),
+        pid,
+        memory: pid.and_then(resident),
+        cpu: pid.and_then(cpu),
+        checkpoints: u64::try_from(history.len()).unwrap_or(u64::MAX),
+        last_checkpoint: history.last().map(|last| last.at),
+        started: job.started,
+        command: job.command.clone(),
+        directory: job.directory.clone(),
+        ending: job.ending.map(store::JobEnding::ending),
+        ended: job.ending.map(|ending| ending.at),
+        last_line: Log::view(&directory).map(|log| last_line(&log)).unwrap_or_default(),
+        note: note(job, state, !history.is_empty()),
+    }
+}
+
+/// What the user should know, and can do.
+fn note(job: &Job, state: JobState, has_checkpoint: bool) -> Option<String> {
+    let name = &job.name;
+    let restore = if has_checkpoint || job.saved.is_some() {
+        format!("bring it back with: ckptctl restore {name}")
+    } else {
+        "it has no checkpoint".to_owned()
+    };
+    match state {
+        JobState::Saved => Some(restore),
+        JobState::Ended if job.ending.is_none() && job.is_of_another_boot() => {
+            Some(format!("the machine was started again meanwhile; {restore}"))
+        }
+        JobState::Ended if job.ending.is_none() => Some(format!("nobody saw how it ended; {restore}")),
+        JobState::Running | JobState::Stopped
+            if job.host.is_none() && job.keeper.is_some_and(|keeper| !keeper.lives()) =>
+        {
+            Some("its keeper was killed: it runs on without a terminal".to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// Resident memory, the second number of `/proc/PID/statm`, which counts pages.
@@ -44,52 +96,89 @@ fn resident(pid: i32) -> Option<u64> {
     pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
 }
 
+/// CPU time in seconds: `utime` and `stime` of `/proc/PID/stat`, the 14th and 15th fields.
+fn cpu(pid: i32) -> Option<u64> {
+    let text = proc::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let mut fields = text.rsplit_once(") ")?.1.split(' ').skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    ticks.checked_div(rustix::param::clock_ticks_per_second())
+}
+
+impl From<JobStatus> for Listed {
+    fn from(job: JobStatus) -> Self {
+        let until = job.ended.unwrap_or_else(store::now);
+        Self { status: job.ending.map(store::status), age: until.saturating_sub(job.started), job }
+    }
+}
+
 fn table(jobs: &[Listed]) -> String {
     let rows: Vec<Vec<String>> = jobs
         .iter()
-        .map(|Listed { job, state, memory, age }| {
-            let state = match (state, job.ending) {
+        .map(|Listed { job, status, age }| {
+            let state = match (job.state, status) {
                 (JobState::Running, _) => "running".to_owned(),
                 (JobState::Stopped, _) => "stopped".to_owned(),
-                (JobState::Ended, Some(ending)) => format!("ended ({})", ending.status),
+                (JobState::Moving, _) => "moving".to_owned(),
+                (JobState::Saved, _) => "saved".to_owned(),
+                (JobState::Unreachable, _) => "unreachable".to_owned(),
+                (JobState::Ended, Some(status)) => format!("ended ({status})"),
                 (JobState::Ended, None) => "ended".to_owned(),
             };
             let words: Vec<String> = job.command.iter().map(|word| text::quoted(&word.text())).collect();
             vec![
                 job.name.clone(),
                 state,
-                job.pid.to_string(),
-                memory.map_or_else(|| "-".to_owned(), text::size),
+                job.host.clone(),
+                job.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+                job.memory.map_or_else(|| "-".to_owned(), text::size),
+                job.checkpoints.to_string(),
                 text::age(*age),
                 text::plain(&words.join(" ")),
             ]
         })
         .collect();
-    let headings = ["NAME", "STATE", "PID", "MEMORY", "AGE", "COMMAND"];
-    text::table(&headings, &[false, false, true, true, true, false], &rows)
+    let headings = ["NAME", "STATE", "HOST", "PID", "MEMORY", "CHECKPOINTS", "AGE", "COMMAND"];
+    let mut out = text::table(&headings, &[false, false, false, true, true, true, true, false], &rows);
+    for Listed { job, .. } in jobs {
+        if let Some(note) = &job.note {
+            out.push_str(&text::plain(&format!("{}: {note}", job.name)));
+            out.push('\n');
+        }
+    }
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use ckpt_core::resource::bytes::Bytes;
+    use ckpt_transfer::protocol::Ending;
 
     use super::*;
-    use crate::jobs::store::JobEnding;
 
     #[test]
-    fn a_row_tells_name_state_and_command() {
-        let job = Job {
+    fn a_row_tells_name_state_and_command_and_a_note_what_to_do() {
+        let job = JobStatus {
             name: "sim".to_owned(),
-            pid: 7,
-            start_ticks: 0,
-            boot: String::new(),
+            state: JobState::Ended,
+            host: LOCAL.to_owned(),
+            pid: None,
+            memory: None,
+            cpu: None,
+            checkpoints: 2,
+            last_checkpoint: Some(120),
+            started: 100,
             command: vec![Bytes(b"./sim".to_vec()), Bytes(b"a b\x1b".to_vec())],
             directory: Bytes(b"/".to_vec()),
-            started: 100,
-            ending: Some(JobEnding { status: 137, at: 160 }),
+            ending: Some(Ending::Signaled(9)),
+            ended: Some(160),
+            last_line: String::new(),
+            note: Some("bring it back with: ckptctl restore sim".to_owned()),
         };
-        let table = table(&[look(job)]);
-        let row = table.lines().nth(1).unwrap_or_default();
-        assert_eq!(row, "sim   ended (137)    7       -  1 min  ./sim 'a b\\u{1b}'");
+        let table = table(&[Listed::from(job)]);
+        let lines: Vec<&str> = table.lines().collect();
+        let row: Vec<&str> = lines[1].split_whitespace().collect();
+        assert_eq!(row, ["sim", "ended", "(137)", "local", "-", "-", "2", "1", "min", "./sim", "'a", "b\\u{1b}'"]);
+        assert_eq!(lines[2], "sim: bring it back with: ckptctl restore sim");
     }
 }

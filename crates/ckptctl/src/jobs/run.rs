@@ -1,92 +1,118 @@
-//! `run`: start a program in the foreground and give it a name.
+//! `run`: start a program as a job, in the foreground or not.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
 
 use anyhow::Context;
 use ckpt_core::Class;
 use ckpt_core::resource::bytes::Bytes;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::SignalsInfo;
-use signal_hook::iterator::exfiltrator::WithOrigin;
+use rustix::fs::{FileType, fstat};
+use rustix::stdio;
+use rustix::termios::isatty;
 
-use super::store::{Job, JobStore};
+use super::store::{JobStore, status};
 use crate::cli::RunArgs;
-use crate::failure::{self, Failure};
-use crate::text;
+use crate::client::{self, Attaching, Outcome, Session};
+use crate::failure::Failure;
+use crate::keeper::{Origin, Stdio};
+use crate::supervisor::{Launch, LaunchKind, Standard};
+use crate::{output, text};
 
-/// Runs a program to its end and gives its status.
+/// Runs a program to its end and gives its status; with `--detach` only starts it.
 pub fn run(args: &RunArgs) -> anyhow::Result<i32> {
-    let (program, arguments) = args.command.split_first().context("no program was given")?;
+    let program = args.command.first().context("no program was given")?;
+    if let Some(directory) = args.directory.as_deref().filter(|directory| !directory.is_dir()) {
+        let message = format!("{} is no directory to start the program in", text::path(directory));
+        return Err(Failure::new(Class::Usage, message).into());
+    }
     let store = JobStore::open()?;
     let claim = store.claim(args.name.as_deref(), Path::new(program))?;
+    let directory = claim.prepare()?;
+    let name = claim.name().to_owned();
     // Before the program starts: from then on a signal to us is one to it.
-    let signals = SignalsInfo::<WithOrigin>::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2])
-        .context("the signal handlers cannot be installed")?;
-    let mut child =
-        Command::new(program).args(arguments).spawn().map_err(|error| cannot_start(Path::new(program), &error))?;
-    let pid = i32::try_from(child.id()).context("the kernel gave a process number out of range")?;
-    let target = Pid::from_raw(pid).context("the kernel gave a process number out of range")?;
-    // Our own child's number is not reused before we have waited for it.
-    let handle = pidfd_open(target, PidfdFlags::empty()).context("the program that was started cannot be held")?;
-    std::thread::spawn(move || pass_on(signals, &handle));
-
-    let command = args.command.iter().map(|word| Bytes(word.as_bytes().to_vec())).collect();
-    let directory = std::env::current_dir().map(|path| Bytes(path.as_os_str().as_bytes().to_vec())).unwrap_or_default();
-    // Without its entry the program runs all the same; it can be saved by its number.
-    let job = Job::describe(claim.name(), pid, command, directory)
-        .and_then(|job| claim.register(&job).map(|()| job))
-        .inspect_err(|error| {
-            eprintln!("ckptctl: note: {}; it runs as process {pid}", text::plain(&failure::line(error)));
-        });
-
-    let status = status(child.wait().context("the program cannot be waited for")?);
-    if let Ok(job) = job
-        && let Err(error) = store.ended(&job, status)
-    {
-        eprintln!("ckptctl: note: {}", text::plain(&failure::line(&error)));
-    }
-    Ok(status)
-}
-
-/// Passes signals on to the program. Those that come from a key of the terminal have reached it already: it is in the
-/// same process group.
-fn pass_on(mut signals: SignalsInfo<WithOrigin>, program: &OwnedFd) {
-    for origin in &mut signals {
-        if origin.process.is_some()
-            && let Some(signal) = Signal::from_named_raw(origin.signal)
-        {
-            // It may have ended just now, and then the signal comes too late for anybody.
-            let _ = pidfd_send_signal(program, signal);
+    let session = (!args.detach).then(Session::begin).transpose()?;
+    let (standard, given) = standard(session.as_ref().map(|(session, _)| &**session));
+    let command: Vec<Bytes> = args.command.iter().map(|word| Bytes(word.as_bytes().to_vec())).collect();
+    let origin = Origin::Command { command: command.clone(), portable: args.portable };
+    let pipes_input = standard.stdio[0] == Stdio::Pipe;
+    let launch = Launch { name: name.clone(), kind: LaunchKind::Program { origin, standard, command } };
+    let launched = client::launch(&launch, &given, args.directory.as_deref()).inspect_err(|_| {
+        if !directory.join("history").exists() {
+            // Nothing came of it. What cannot be removed is no job either, without its description.
+            let _ = std::fs::remove_dir_all(&directory);
+        }
+    })?;
+    drop(claim);
+    match session {
+        None => {
+            if args.json {
+                output::print_json(&serde_json::json!({ "job": name, "pid": launched.pid }))?;
+            } else {
+                output::print(&format!("{name}\n"))?;
+            }
+            Ok(0)
+        }
+        Some(session) => {
+            let stream = launched.receiver.stream().try_clone()?;
+            let attaching = Attaching { read_only: false, pipes_input, is_launcher: true };
+            finish(&name, client::attach(&store, &name, session, Some(stream), None, attaching)?)
         }
     }
 }
 
-fn status(ending: ExitStatus) -> i32 {
-    ending.code().or_else(|| ending.signal().map(|signal| 128 + signal)).unwrap_or(1)
-}
-
-fn cannot_start(program: &Path, error: &io::Error) -> Failure {
-    let advice = match error.kind() {
-        io::ErrorKind::NotFound => "check its path, or that it is in PATH",
-        io::ErrorKind::PermissionDenied => "make it executable with chmod +x",
-        _ => "see that it starts by itself",
+/// What to say at the end of being attached, and with which status to end.
+pub fn finish(name: &str, outcome: Outcome) -> anyhow::Result<i32> {
+    use std::io::Write as _;
+    const KILLED: i32 = 137;
+    let say = |what: &str| {
+        // The terminal may have gone.
+        let _ = writeln!(std::io::stderr(), "ckptctl: {what}");
     };
-    Failure::new(Class::Failed, format!("cannot start {}: {error}; {advice}", text::path(program)))
+    Ok(match outcome {
+        Outcome::Ended(ending) => status(ending),
+        Outcome::Saved(image) => {
+            say(&format!("{name} was saved to {} and ended", text::plain(&image.text())));
+            KILLED
+        }
+        Outcome::Detached => {
+            say(&format!("detached; it runs on: ckptctl attach {name}"));
+            0
+        }
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What the program's standard descriptors are to be, by what ours are; and those that it gets itself. Without a session it gets
+/// a terminal of its own.
+pub fn standard(session: Option<&Session>) -> (Standard, Vec<BorrowedFd<'static>>) {
+    let Some(session) = session else {
+        let stdio = [Stdio::Terminal; 3];
+        return (Standard { stdio, size: None, settings: None, attaches: false }, Vec::new());
+    };
+    let ours = [stdio::stdin(), stdio::stdout(), stdio::stderr()];
+    let mut kinds = ours.map(kind);
+    if kinds[1] == Stdio::Pipe && kinds[2] == Stdio::Pipe && are_same(ours[1], ours[2]) {
+        kinds[2] = Stdio::Joined;
+    }
+    let given = (0..3).filter(|index| kinds[*index] == Stdio::Given).map(|index| ours[index]).collect();
+    let screen = session.screen();
+    let (size, settings) = (screen.and_then(|screen| screen.size()), screen.and_then(|screen| screen.settings()));
+    (Standard { stdio: kinds, size, settings, attaches: true }, given)
+}
 
-    #[test]
-    fn a_signal_counts_from_128() {
-        assert_eq!(status(ExitStatus::from_raw(3 << 8)), 3);
-        assert_eq!(status(ExitStatus::from_raw(9)), 137);
+fn kind(fd: BorrowedFd<'_>) -> Stdio {
+    if isatty(fd) {
+        return Stdio::Terminal;
+    }
+    match fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+        Ok(FileType::Fifo | FileType::Socket) => Stdio::Pipe,
+        _ => Stdio::Given,
+    }
+}
+
+fn are_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    match (fstat(one.as_fd()), fstat(other.as_fd())) {
+        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => false,
     }
 }

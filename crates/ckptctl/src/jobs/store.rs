@@ -5,7 +5,8 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,13 +14,17 @@ use anyhow::Context;
 use ckpt_core::Class;
 use ckpt_core::proc::Stat;
 use ckpt_core::resource::bytes::Bytes;
+use ckpt_transfer::protocol::{Ending, JobState};
 use rustix::fs::{FlockOperation, flock};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::supervisor::Log;
 use crate::text;
 
 const DESCRIPTION: &str = "job.json";
+const ENDING: &str = "ending.json";
 const LOCK: &str = ".lock";
 const LONGEST_NAME: usize = 64;
 
@@ -40,8 +45,29 @@ pub struct Job {
     pub directory: Bytes,
     /// When, in seconds since 1970.
     pub started: u64,
-    /// How it ended, if `run` saw it.
+    /// How it ended, if that was seen.
     pub ending: Option<JobEnding>,
+    /// What keeps it; none for one that was started by a version without keepers.
+    #[serde(default)]
+    pub keeper: Option<ProcessId>,
+    /// Which of its standard descriptors are pipes that the supervisor relays.
+    #[serde(default)]
+    pub pipes: Vec<i32>,
+    /// The other host where it runs.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// The image that was complete when it was ended.
+    #[serde(default)]
+    pub saved: Option<Bytes>,
+}
+
+/// A process that is not taken for a later one of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Its number.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot.
+    pub start_ticks: u64,
 }
 
 /// How a job ended.
@@ -49,52 +75,96 @@ pub struct Job {
 pub struct JobEnding {
     /// Its exit status; 128+N when signal N ended it.
     pub status: i32,
+    /// The signal, if one ended it.
+    #[serde(default)]
+    pub signal: Option<i32>,
     /// When, in seconds since 1970.
     pub at: u64,
 }
 
-/// What a job is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum JobState {
-    /// It runs, or waits for something.
-    Running,
-    /// A signal or a debugger holds it.
-    Stopped,
-    /// There is no such process any more.
-    Ended,
-}
-
 impl Job {
-    /// Describes the process `pid`, which was just started.
-    pub fn describe(name: &str, pid: i32, command: Vec<Bytes>, directory: Bytes) -> anyhow::Result<Self> {
-        let stat =
-            Stat::of(pid).context("the program that was started cannot be looked at; see that /proc is mounted")?;
-        Ok(Self {
+    /// A job whose program was just started.
+    pub fn new(name: &str, process: ProcessId, command: Vec<Bytes>, directory: Bytes) -> Self {
+        Self {
             name: name.to_owned(),
-            pid,
-            start_ticks: stat.starttime,
+            pid: process.pid,
+            start_ticks: process.start_ticks,
             boot: boot(),
             command,
             directory,
             started: now(),
             ending: None,
-        })
+            keeper: None,
+            pipes: Vec::new(),
+            host: None,
+            saved: None,
+        }
+    }
+
+    /// Whether nothing of it runs any more, anywhere.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state(), JobState::Ended | JobState::Saved)
+    }
+
+    /// Whether the machine was started again since.
+    pub fn is_of_another_boot(&self) -> bool {
+        self.boot != boot()
     }
 
     /// What it is doing now.
     pub fn state(&self) -> JobState {
-        if self.ending.is_some() || self.boot != boot() {
+        if self.saved.is_some() {
+            return JobState::Saved;
+        }
+        if self.ending.is_some() {
             return JobState::Ended;
         }
-        match Stat::of(self.pid) {
-            Ok(stat) if stat.starttime != self.start_ticks => JobState::Ended,
-            Ok(stat) if matches!(stat.state, 'Z' | 'X') => JobState::Ended,
-            Ok(stat) if matches!(stat.state, 'T' | 't') => JobState::Stopped,
-            Ok(_) => JobState::Running,
-            Err(_) => JobState::Ended,
+        if self.host.is_some() {
+            return JobState::Running;
+        }
+        if self.is_of_another_boot() {
+            return JobState::Ended;
+        }
+        match (ProcessId { pid: self.pid, start_ticks: self.start_ticks }.state()) {
+            None | Some('Z' | 'X') => JobState::Ended,
+            Some('T' | 't') => JobState::Stopped,
+            Some(_) => JobState::Running,
         }
     }
+}
+
+impl ProcessId {
+    /// Of a process that runs now.
+    pub fn of(pid: i32) -> anyhow::Result<Self> {
+        let stat =
+            Stat::of(pid).with_context(|| format!("process {pid} cannot be looked at; see that /proc is mounted"))?;
+        Ok(Self { pid, start_ticks: stat.starttime })
+    }
+
+    /// Its state letter, as `/proc` tells it; `None` when it is gone.
+    pub fn state(self) -> Option<char> {
+        Stat::of(self.pid).ok().filter(|stat| stat.starttime == self.start_ticks).map(|stat| stat.state)
+    }
+
+    /// Whether it is there and no zombie.
+    pub fn lives(self) -> bool {
+        self.state().is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    }
+}
+
+/// As a shell tells how a program ended.
+pub fn status(ending: Ending) -> i32 {
+    match ending {
+        Ending::Exited(status) => status,
+        Ending::Signaled(signal) => 128 + signal,
+    }
+}
+
+/// An ending as the keeper writes it down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct WrittenEnding {
+    process: ProcessId,
+    ending: JobEnding,
 }
 
 /// Seconds since 1970.
@@ -106,7 +176,21 @@ fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
+impl JobEnding {
+    /// An ending just now.
+    pub fn now(ending: Ending) -> Self {
+        let signal = if let Ending::Signaled(signal) = ending { Some(signal) } else { None };
+        Self { status: status(ending), signal, at: now() }
+    }
+
+    /// How it ended.
+    pub fn ending(self) -> Ending {
+        self.signal.map_or(Ending::Exited(self.status), Ending::Signaled)
+    }
+}
+
 /// All jobs of a user.
+#[derive(Debug, Clone)]
 pub struct JobStore {
     root: PathBuf,
 }
@@ -154,9 +238,48 @@ impl JobStore {
         };
         match is_name(name).then(|| self.find(name)).transpose()?.flatten() {
             None => fail("there is no job"),
-            Some(job) if job.state() == JobState::Ended => fail("there is no running job"),
+            Some(job) if job.is_over() => fail("there is no running job"),
             Some(job) => Ok(job),
         }
+    }
+
+    /// The job of a name, in whatever state it is.
+    pub fn job(&self, name: &str) -> anyhow::Result<Job> {
+        is_name(name).then(|| self.find(name)).transpose()?.flatten().ok_or_else(|| {
+            Failure::new(Class::Failed, format!("there is no job {}; `ckptctl ps` lists the jobs", text::quoted(name)))
+                .into()
+        })
+    }
+
+    /// The job of a word, if it names one.
+    pub fn known(&self, word: &str) -> anyhow::Result<Option<Job>> {
+        if is_name(word) { self.find(word) } else { Ok(None) }
+    }
+
+    /// Where all that belongs to a job is kept.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Where the sockets of jobs are, made when it is not there: below the user's runtime directory or in `/tmp`, and
+    /// apart for each directory of jobs.
+    pub fn sockets(&self) -> anyhow::Result<PathBuf> {
+        let own = rustix::process::geteuid();
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let runtime = runtime.filter(|path| path.is_absolute() && is_ours(path));
+        let base = runtime
+            .map_or_else(|| PathBuf::from(format!("/tmp/ckptctl-{}", own.as_raw())), |path| path.join("ckptctl"));
+        let identity = blake3::hash(self.root.as_os_str().as_bytes()).to_hex();
+        let path = base.join(&identity[..8]);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.with_context(|| format!("cannot make the directory {} for sockets", text::path(&path)))?;
+        for path in [&base, &path] {
+            if !is_ours(path) {
+                let message = format!("{} belongs to somebody else or is open to others; remove it", text::path(path));
+                return Err(Failure::new(Class::NotPermitted, message).into());
+            }
+        }
+        Ok(path)
     }
 
     /// Claims the wanted name, or one made of the program's that no living job has.
@@ -188,7 +311,7 @@ impl JobStore {
             )
             .into());
         }
-        match self.find(name)?.filter(|job| job.state() != JobState::Ended) {
+        match self.find(name)?.filter(|job| !job.is_over()) {
             Some(job) => {
                 let message =
                     format!("the job {name} is running already (process {}); choose another name with --name", job.pid);
@@ -201,45 +324,71 @@ impl JobStore {
     fn unique(&self, base: &str) -> anyhow::Result<String> {
         let numbered = (2..).map(|number| format!("{base}-{number}"));
         for name in std::iter::once(base.to_owned()).chain(numbered) {
-            if self.find(&name)?.is_none_or(|job| job.state() == JobState::Ended) {
+            if self.find(&name)?.is_none_or(|job| job.is_over()) {
                 return Ok(name);
             }
         }
         Ok(base.to_owned())
     }
 
-    fn find(&self, name: &str) -> anyhow::Result<Option<Job>> {
-        let path = self.root.join(name).join(DESCRIPTION);
-        let text = match fs::read(&path) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Ok(None);
-            }
-            text => text.with_context(|| format!("cannot read {}", text::path(&path)))?,
-        };
-        let job = serde_json::from_slice(&text);
-        job.map(Some).with_context(|| format!("{} is not understood; remove it", text::path(&path)))
-    }
-
-    fn put(&self, job: &Job) -> anyhow::Result<()> {
-        let directory = self.root.join(&job.name);
-        let write = || -> anyhow::Result<()> {
-            DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-            let mut file = tempfile::NamedTempFile::new_in(&directory)?;
-            file.write_all(&serde_json::to_vec_pretty(job)?)?;
-            file.persist(directory.join(DESCRIPTION))?;
-            Ok(())
-        };
-        write().with_context(|| format!("cannot write down the job in {}", text::path(&directory)))
-    }
-
-    /// Writes down how a job ended, unless its name was taken again meanwhile.
-    pub fn ended(&self, job: &Job, status: i32) -> anyhow::Result<()> {
-        let is_ours = |known: Job| (known.pid, known.start_ticks) == (job.pid, job.start_ticks);
-        if self.find(&job.name)?.is_some_and(is_ours) {
-            self.put(&Job { ending: Some(JobEnding { status, at: now() }), ..job.clone() })?;
+    /// The job of a name, if there is one.
+    pub fn find(&self, name: &str) -> anyhow::Result<Option<Job>> {
+        let directory = self.root.join(name);
+        let Some(mut job) = read_json::<Job>(&directory.join(DESCRIPTION))? else { return Ok(None) };
+        if job.ending.is_none()
+            && let Some(written) = read_json::<WrittenEnding>(&directory.join(ENDING))?
+            && written.process == (ProcessId { pid: job.pid, start_ticks: job.start_ticks })
+        {
+            job.ending = Some(written.ending);
         }
-        Ok(())
+        Ok(Some(job))
     }
+
+    /// Writes a job down.
+    pub fn put(&self, job: &Job) -> anyhow::Result<()> {
+        write_json(&self.root.join(&job.name), DESCRIPTION, job)
+    }
+}
+
+/// A path that was written down.
+pub fn path_of(bytes: &Bytes) -> PathBuf {
+    PathBuf::from(std::ffi::OsStr::from_bytes(&bytes.0))
+}
+
+/// Writes down how the program of the job of a directory ended. Only keepers do that.
+pub fn write_ending(directory: &Path, process: ProcessId, ending: JobEnding) -> anyhow::Result<()> {
+    write_json(directory, ENDING, &WrittenEnding { process, ending })
+}
+
+/// Reads a JSON file; `None` when it is not there.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+    let text = match fs::read(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        text => text.with_context(|| format!("cannot read {}", text::path(path)))?,
+    };
+    let value = serde_json::from_slice(&text);
+    value.map(Some).with_context(|| format!("{} is not understood; remove it", text::path(path)))
+}
+
+/// Writes a JSON file that is there whole or not at all.
+pub fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
+    let write = || -> anyhow::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        file.write_all(&serde_json::to_vec_pretty(value)?)?;
+        file.persist(directory.join(name))?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {} in {}", name, text::path(directory)))
+}
+
+/// Whether a directory is ours alone.
+fn is_ours(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|stat| {
+        stat.is_dir() && stat.uid() == rustix::process::geteuid().as_raw() && stat.mode() & 0o077 == 0
+    })
 }
 
 impl Claim<'_> {
@@ -248,9 +397,21 @@ impl Claim<'_> {
         &self.name
     }
 
-    /// Writes the job down under the name.
-    pub fn register(self, job: &Job) -> anyhow::Result<()> {
-        self.store.put(job)
+    /// Makes the name's directory, and forgets the job that had the name before, but for its checkpoints.
+    pub fn prepare(&self) -> anyhow::Result<PathBuf> {
+        let directory = self.store.directory(&self.name);
+        let prepare = || -> io::Result<()> {
+            DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+            for name in [DESCRIPTION, ENDING] {
+                match fs::remove_file(directory.join(name)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            Log::remove(&directory)
+        };
+        prepare().with_context(|| format!("cannot prepare {}", text::path(&directory)))?;
+        Ok(directory)
     }
 }
 
@@ -284,7 +445,8 @@ mod tests {
 
     fn this_process(name: &str) -> Job {
         let pid = i32::try_from(std::process::id()).unwrap();
-        Job::describe(name, pid, vec![Bytes(b"prog".to_vec())], Bytes(b"/tmp/\xff".to_vec())).unwrap()
+        let process = ProcessId::of(pid).unwrap();
+        Job::new(name, process, vec![Bytes(b"prog".to_vec())], Bytes(b"/tmp/\xff".to_vec()))
     }
 
     #[test]
@@ -292,16 +454,33 @@ mod tests {
         let (_directory, store) = store();
         assert!(store.all().unwrap().is_empty());
         let job = this_process("sim");
-        store.claim(Some("sim"), Path::new("/bin/sim")).unwrap().register(&job).unwrap();
+        store.claim(Some("sim"), Path::new("/bin/sim")).unwrap().prepare().unwrap();
+        store.put(&job).unwrap();
         assert_eq!(store.living("sim").unwrap(), job);
         let refused = store.claim(Some("sim"), Path::new("/bin/sim")).err().unwrap();
         assert!(refused.to_string().contains("running already"), "{refused}");
         assert_eq!(store.claim(None, Path::new("/bin/sim")).unwrap().name(), "sim-2");
 
-        store.ended(&job, 137).unwrap();
+        let process = ProcessId { pid: job.pid, start_ticks: job.start_ticks };
+        let ending = JobEnding::now(Ending::Signaled(9));
+        write_ending(&store.directory("sim"), process, ending).unwrap();
         assert_eq!(store.all().unwrap()[0].ending.unwrap().status, 137);
+        assert_eq!(store.job("sim").unwrap().ending.unwrap().ending(), Ending::Signaled(9));
         assert!(store.living("sim").is_err());
-        assert_eq!(store.claim(Some("sim"), Path::new("/bin/sim")).unwrap().name(), "sim");
+        let claim = store.claim(Some("sim"), Path::new("/bin/sim")).unwrap();
+        assert_eq!(claim.name(), "sim");
+        claim.prepare().unwrap();
+        assert!(store.job("sim").is_err());
+    }
+
+    #[test]
+    fn a_job_of_the_first_version_is_still_read() {
+        let (_directory, store) = store();
+        let old = r#"{"name":"sim","pid":7,"start_ticks":8,"boot":"b","command":["sim"],"directory":"/","started":9,"ending":{"status":3,"at":10}}"#;
+        fs::create_dir_all(store.directory("sim")).unwrap();
+        fs::write(store.directory("sim").join(DESCRIPTION), old).unwrap();
+        let job = store.job("sim").unwrap();
+        assert_eq!((job.state(), job.keeper, job.ending.unwrap().ending()), (JobState::Ended, None, Ending::Exited(3)));
     }
 
     #[test]
@@ -314,13 +493,13 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_job_does_not_overwrite_its_successor() {
+    fn the_end_of_a_job_is_not_that_of_its_successor() {
         let (_directory, store) = store();
-        let old = this_process("sim");
-        let new = Job { start_ticks: old.start_ticks + 1, ..old.clone() };
-        store.claim(Some("sim"), Path::new("sim")).unwrap().register(&new).unwrap();
-        store.ended(&old, 0).unwrap();
-        assert_eq!(store.all().unwrap(), [new]);
+        let job = this_process("sim");
+        store.put(&job).unwrap();
+        let earlier = ProcessId { pid: job.pid, start_ticks: job.start_ticks + 1 };
+        write_ending(&store.directory("sim"), earlier, JobEnding::now(Ending::Exited(0))).unwrap();
+        assert_eq!(store.all().unwrap(), [job]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! done there.
 
 mod effect;
+mod holds;
 mod keys;
 mod model;
 mod theme;

@@ -208,8 +208,8 @@ pub struct Checkpoint {
     pub bytes: u64,
     /// Pages of memory in it.
     pub pages: u64,
-    /// How long the program could not run.
-    pub pause_seconds: f64,
+    /// How long the program could not run, in seconds.
+    pub pause: f64,
     /// Why it was made.
     #[serde(default)]
     pub reason: String,

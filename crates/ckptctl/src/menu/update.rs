@@ -255,7 +255,7 @@ fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>) -> 
             Vec::new()
         }
         (Reason::Run, Ok(value)) => {
-            let name = value.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let name = value.get("job").and_then(Value::as_str).unwrap_or_default().to_owned();
             model.tell(format!("{name} is running"), false);
             if name.is_empty() { Vec::new() } else { open_job(model, name) }
         }
@@ -271,7 +271,7 @@ fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>) -> 
             open_job(model, job.clone())
         }
         (Reason::Branch { job }, Ok(value)) => {
-            let name = value.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let name = value.get("job").and_then(Value::as_str).unwrap_or_default().to_owned();
             model.tell(format!("{name} runs beside {job}"), false);
             if name.is_empty() { Vec::new() } else { open_job(model, name) }
         }

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use ckpt_transfer::hosts::Hosts;
 use ckpt_transfer::protocol::{MoveOptions, Reply, Request, WindowSize};
 use ckpt_transfer::wire;
 use ratatui::crossterm::event;
@@ -20,8 +21,11 @@ use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::effect::{Effect, Reason};
+use super::holds;
 use super::model::{FileKind, FileRow, HostRow};
 use super::update::Msg;
+use crate::jobs::JobStore;
+use crate::supervisor::Log;
 use crate::{client, failure, jobs, text};
 
 /// How often the list of jobs is read again.
@@ -71,7 +75,8 @@ impl Worker {
         spawn("jobs", move || {
             let mut last = None;
             loop {
-                let listed = jobs::statuses().map_err(|error| failure::line(&error));
+                let listed = JobStore::open().and_then(|store| jobs::statuses(&store));
+                let listed = listed.map_err(|error| failure::line(&error));
                 let is_new = last.as_ref() != Some(&listed);
                 if is_new {
                     last = Some(listed.clone());
@@ -128,15 +133,11 @@ impl Worker {
                 tell(Msg::Previewed(path, lines));
             }),
             Effect::Holds { job, pid } => spawn("holds", move || {
-                let held = jobs::holds(pid).map_err(|error| failure::line(&error));
+                let held = holds::of(pid).map_err(|error| failure::line(&error));
                 tell(Msg::Held(job, held));
             }),
             Effect::Hosts => spawn("hosts", move || {
-                let hosts = crate::hosts::names().map_err(|error| failure::line(&error));
-                let row = |(name, address)| HostRow { name, address, tried: None, is_trying: false };
-                let local = || row(("local".to_owned(), "this machine".to_owned()));
-                let rows = hosts.map(|hosts| std::iter::once(local()).chain(hosts.into_iter().map(row)).collect());
-                tell(Msg::Hosts(rows));
+                tell(Msg::Hosts(hosts().map_err(|error| failure::line(&error))));
             }),
             // The loop's own.
             Effect::Quit => Ok(()),
@@ -150,14 +151,10 @@ impl Worker {
     fn attach(&mut self, job: String, size: WindowSize) -> anyhow::Result<()> {
         hang_up(self.attached.take());
         let sender = self.sender.clone();
-        let mut stream = match client::connect(&job) {
-            Ok(stream) => stream,
+        let Ok(mut stream) = connect(&job) else {
             // What it printed is in its log all the same.
-            Err(_) => {
-                let printed = jobs::printed(&job).unwrap_or_default();
-                self.send(Msg::Output(printed));
-                return Ok(());
-            }
+            self.send(Msg::Output(printed(&job)?));
+            return Ok(());
         };
         wire::send(&mut stream, &Request::Attach { from: None, follow: true, size: Some(size) }, &[])?;
         let mut reading = stream.try_clone().context("the connection to the job cannot be shared")?;
@@ -181,7 +178,7 @@ impl Worker {
 
     fn migrate(&mut self, job: String, host: String) -> anyhow::Result<()> {
         let sender = self.sender.clone();
-        let mut stream = match client::connect(&job) {
+        let mut stream = match connect(&job) {
             Ok(stream) => stream,
             Err(error) => {
                 self.send(Msg::Moved(Err(failure::line(&error))));
@@ -230,6 +227,26 @@ impl Drop for Worker {
     fn drop(&mut self) {
         hang_up(self.attached.take());
     }
+}
+
+fn connect(job: &str) -> anyhow::Result<UnixStream> {
+    let store = JobStore::open()?;
+    client::connect(&store, &store.living(job)?)
+}
+
+/// The last of what an ended job printed.
+fn printed(job: &str) -> anyhow::Result<Vec<u8>> {
+    const MOST: u64 = 64 << 10;
+    let log = Log::view(&JobStore::open()?.directory(job)).context("the log cannot be read")?;
+    log.bytes(log.end().saturating_sub(MOST).max(log.start()), log.end()).context("the log cannot be read")
+}
+
+/// Where jobs can move to: home, and the hosts of the user's files.
+fn hosts() -> anyhow::Result<Vec<HostRow>> {
+    let row = |name: &str, address: String| HostRow { name: name.to_owned(), address, tried: None, is_trying: false };
+    let hosts = Hosts::load()?;
+    let others = hosts.all().map(|host| row(&host.name, format!("{}@{}:{}", host.user, host.address, host.port)));
+    Ok(std::iter::once(row("local", "this machine".to_owned())).chain(others).collect())
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {

@@ -125,8 +125,8 @@ fn running_timers_run_on() {
 /// A refusal leaves nothing of ours in the program.
 #[test]
 fn more_timers_than_can_be_saved_are_refused() {
+    use crate::DepartOptions;
     use crate::capture::capture;
-    use crate::resource::file_table::Carry;
     let tracee = Tracee::new();
     let maps = || std::fs::read_to_string(format!("/proc/{}/maps", tracee.pid)).unwrap();
     let before = maps();
@@ -139,7 +139,7 @@ fn more_timers_than_can_be_saved_are_refused() {
     worker.run(batch).all().unwrap();
     worker.leave();
     let mut frozen = crate::freeze::Frozen::freeze(tracee.pid).unwrap();
-    let result = capture(&mut frozen, Carry { mapped: false, open: false });
+    let result = capture(&mut frozen, &DepartOptions::default());
     assert!(matches!(result, Err(crate::Error::Refused { .. })));
     frozen.thaw().unwrap();
     assert_eq!(maps(), before);

@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::Class;
+use crate::DepartOptions;
 use crate::capture::capture;
 use crate::freeze::Frozen;
 use crate::pages::PAGE_SIZE;
-use crate::resource::file_table::Carry;
 use crate::resource::tracee::Tracee;
+use crate::restore::fill::{FileRuns, Runs};
 
 /// Layout and state of a real process.
 fn real() -> &'static (Value, Value) {
@@ -22,7 +23,7 @@ fn real() -> &'static (Value, Value) {
     REAL.get_or_init(|| {
         let tracee = Tracee::new();
         let mut frozen = Frozen::freeze(tracee.pid).unwrap();
-        let captured = capture(&mut frozen, Carry { mapped: false, open: false }).unwrap();
+        let captured = capture(&mut frozen, &DepartOptions::default()).unwrap();
         frozen.thaw().unwrap();
         (serde_json::to_value(&captured.layout).unwrap(), serde_json::to_value(&captured.state).unwrap())
     })
@@ -75,12 +76,12 @@ fn a_real_image_is_read_as_it_was_written() {
         writer.append(&encoder.file_data(3, 100, b"contents").unwrap()).unwrap();
         writer.put_state("process", state).unwrap();
     });
-    let index = ImageIndex::open(&image.0).unwrap();
+    let (index, runs) = ImageIndex::open(&image.0).unwrap();
     assert_eq!(&serde_json::to_value(&index.layout).unwrap(), layout);
     assert_eq!(&serde_json::to_value(&index.state).unwrap(), state);
     let (mut buffer, mut data) = (Vec::new(), Vec::new());
-    assert_eq!((index.runs.len(), index.runs[0].ranges[0].addr), (1, 0x1000));
-    index.read(&index.runs[0].stored, &mut buffer, &mut data).unwrap();
+    assert_eq!((runs.len(), runs[0].ranges[0].addr), (1, 0x1000));
+    index.read(&runs[0].stored, &mut buffer, &mut data).unwrap();
     assert_eq!(data, [7; 4096]);
     let (offset, stored) = &index.pieces[&3][0];
     index.read(stored, &mut buffer, &mut data).unwrap();
@@ -255,7 +256,7 @@ proptest! {
         }
         let image = Image::of(&both.0, &both.1);
         match ImageIndex::open(&image.0) {
-            Ok(index) => {
+            Ok((index, _)) => {
                 let memory = &index.layout.processes[0].memory;
                 for region in &memory.regions {
                     prop_assert!(region.size() > 0 && memory.region_at(region.start) == Some(region));
@@ -336,7 +337,7 @@ fn two_vdsos_do_not_panic() {
         writer.append(&encoder.pages(0, &ranges, &[7; 4096]).unwrap()).unwrap();
         writer.put_state("process", &state).unwrap();
     });
-    if let Ok(index) = ImageIndex::open(&image.0) {
-        let _ = crate::restore::fill::vdso(&index);
+    if let Ok((index, runs)) = ImageIndex::open(&image.0) {
+        let _ = FileRuns(runs).vdso(&index);
     }
 }

@@ -79,7 +79,7 @@ fn a_first_run_opens_the_picker_at_the_first_source() {
     update(&mut model, Msg::Did { reason, result: Ok(serde_json::Value::Null) });
     assert!(told(&model).contains("r runs it"), "{}", told(&model));
     assert_eq!(verbs(&press(&mut model, "r")), ["run --detach --json -- /work/count"]);
-    let effects = update(&mut model, Msg::Did { reason: Reason::Run, result: Ok(json!({ "name": "count" })) });
+    let effects = update(&mut model, Msg::Did { reason: Reason::Run, result: Ok(json!({ "job": "count" })) });
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Attach { job, .. } if job == "count")));
     assert_eq!(model.screen, Screen::Job);
 

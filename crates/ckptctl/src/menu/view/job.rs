@@ -101,7 +101,7 @@ fn draw_checkpoints(model: &Model, job: &OpenJob, frame: &mut Frame<'_>, area: R
     let cells: Vec<Vec<Span<'_>>> = rows
         .iter()
         .map(|checkpoint| {
-            let pause = std::time::Duration::from_secs_f64(checkpoint.pause_seconds.max(0.0));
+            let pause = std::time::Duration::from_secs_f64(checkpoint.pause.max(0.0));
             vec![
                 Span::raw(format!("@{}", checkpoint.number)),
                 Span::raw(format!("{} ago", text::short_age(now.saturating_sub(checkpoint.at)))),

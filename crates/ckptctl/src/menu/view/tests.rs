@@ -61,7 +61,7 @@ fn with_job(model: &mut Model, tab: Tab) {
         at: now - ago,
         bytes: (number + 1) << 20,
         pages: 512,
-        pause_seconds: 0.0034,
+        pause: 0.0034,
         reason: "by hand".to_owned(),
         change: "37 pages".to_owned(),
         screen: vec![format!("step {number}00 of 1000"), String::new()],

@@ -1,0 +1,245 @@
+//! Files where a program arrives: which contents are lacking, and what is shown to it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, FileTimes, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use ckpt_core::Shown;
+
+use super::{FilesError, Hashes, below, is_plain};
+use crate::protocol::{FileEntry, FileRole, FilesPolicy};
+use crate::store::Store;
+
+const DIRECTORY: u32 = 0o040_000;
+const LINK: u32 = 0o120_000;
+
+/// What a program that arrived is shown.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Placed {
+    /// Files and directories of this machine under the program's paths.
+    pub shown: Vec<Shown>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// Which contents have to be sent: index into `files`, and how many bytes of each have come already.
+///
+/// # Errors
+/// With [`FilesPolicy::Expect`] and [`FilesPolicy::Shared`] a file that is not there, or another one.
+pub fn lacking(
+    files: &[FileEntry],
+    policy: FilesPolicy,
+    store: &Store,
+    hashes: &mut Hashes,
+) -> Result<Vec<(usize, u64)>, FilesError> {
+    let mut lacking = Vec::new();
+    let mut asked = BTreeSet::new();
+    for (index, file) in files.iter().enumerate() {
+        match policy {
+            FilesPolicy::Carry => {
+                let Some(hash) = &file.hash else { continue };
+                if asked.insert(hash) && !is_same_here(file, hash, hashes) && store.find(hash)?.is_none() {
+                    lacking.push((index, store.partial_size(hash)?.min(file.size)));
+                }
+            }
+            FilesPolicy::Expect => expect(file, hashes)?,
+            FilesPolicy::Shared => {
+                fs::symlink_metadata(&file.path).map_err(|error| not_there(&file.path, &error))?;
+            }
+        }
+    }
+    hashes.save();
+    Ok(lacking)
+}
+
+fn not_there(path: &Path, error: &io::Error) -> FilesError {
+    FilesError::wrong(path, format!("is not there: {error}"), "put it there, or let it go along with --files=carry")
+}
+
+fn expect(file: &FileEntry, hashes: &mut Hashes) -> Result<(), FilesError> {
+    let stat = fs::metadata(&file.path).map_err(|error| not_there(&file.path, &error))?;
+    let advice = "put the same file there, or let it go along with --files=carry";
+    match &file.hash {
+        Some(hash) if !stat.is_file() || !is_same_here(file, hash, hashes) => {
+            Err(FilesError::wrong(&file.path, "is another file there", advice))
+        }
+        None if file.mode & 0o170_000 == DIRECTORY && !stat.is_dir() => {
+            Err(FilesError::wrong(&file.path, "is no directory there", advice))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether this machine has a file of the same contents under the same path.
+fn is_same_here(file: &FileEntry, hash: &str, hashes: &mut Hashes) -> bool {
+    let is_as_long = fs::symlink_metadata(&file.path).is_ok_and(|stat| stat.is_file() && stat.len() == file.size);
+    is_as_long && hashes.of(&file.path).is_ok_and(|here| here == hash)
+}
+
+/// Puts the files of a program in place, all of whose contents are here: those that it may write are copied below `directory`,
+/// which is the job's own. May be given again with later states of the files.
+///
+/// # Errors
+/// When one cannot be written; a path that leads elsewhere is refused.
+pub fn place(
+    files: &[FileEntry],
+    policy: FilesPolicy,
+    store: &Store,
+    hashes: &mut Hashes,
+    directory: &Path,
+) -> Result<Placed, FilesError> {
+    let mut placed = Placed::default();
+    if policy != FilesPolicy::Carry {
+        return Ok(placed);
+    }
+    let mut trees: Vec<&Path> = Vec::new();
+    let mut kept = BTreeSet::new();
+    // In the order of their paths, a directory comes before what is in it.
+    let mut sorted: Vec<&FileEntry> = files.iter().collect();
+    sorted.sort_by(|one, other| one.path.cmp(&other.path));
+    for file in sorted {
+        if !is_plain(&file.path) {
+            return Err(FilesError::wrong(
+                &file.path,
+                "is no path of a file",
+                "the other side is of another version or damaged",
+            ));
+        }
+        let is_in_tree = trees.iter().any(|tree| file.path.starts_with(tree));
+        let is_directory = file.mode & 0o170_000 == DIRECTORY;
+        if file.role == FileRole::Code && !is_in_tree {
+            placed.shown.extend(place_code(file, store, hashes, directory)?);
+            continue;
+        }
+        let copy = below(directory, &file.path);
+        put(file, store, hashes, &copy)?;
+        kept.insert(copy.clone());
+        if !is_in_tree {
+            placed.shown.push(Shown { path: file.path.clone(), source: copy, read_only: false });
+            if is_directory {
+                trees.push(&file.path);
+            }
+        }
+    }
+    for tree in trees {
+        remove_others(&below(directory, tree), &kept)?;
+    }
+    // Directories last: what was written into them has changed their times.
+    for file in files.iter().filter(|file| file.mode & 0o170_000 == DIRECTORY && file.role != FileRole::Code) {
+        set_times(&below(directory, &file.path), file)?;
+    }
+    hashes.save();
+    Ok(placed)
+}
+
+/// An executable or a library: what is here already is taken, or shown from the store.
+fn place_code(
+    file: &FileEntry,
+    store: &Store,
+    hashes: &mut Hashes,
+    directory: &Path,
+) -> Result<Option<Shown>, FilesError> {
+    let Some(hash) = &file.hash else {
+        if fs::metadata(&file.path).is_ok_and(|stat| stat.is_dir()) || file.mode & 0o170_000 != DIRECTORY {
+            return Ok(None);
+        }
+        // A directory that it has open and that this machine lacks: an empty one.
+        let copy = below(directory, &file.path);
+        fs::create_dir_all(&copy).map_err(FilesError::io("make the directory", &copy))?;
+        return Ok(Some(Shown { path: file.path.clone(), source: copy, read_only: false }));
+    };
+    if is_same_here(file, hash, hashes) {
+        return Ok(None);
+    }
+    let source = store.find(hash)?.ok_or_else(|| gone(file))?;
+    Ok(Some(Shown { path: file.path.clone(), source, read_only: true }))
+}
+
+fn gone(file: &FileEntry) -> FilesError {
+    FilesError::wrong(&file.path, "did not come along", "move the program again")
+}
+
+/// Makes `copy` the file.
+fn put(file: &FileEntry, store: &Store, hashes: &mut Hashes, copy: &Path) -> Result<(), FilesError> {
+    let writing = || FilesError::io("write", copy);
+    if let Some(parent) = copy.parent() {
+        fs::create_dir_all(parent).map_err(FilesError::io("make the directory", parent))?;
+    }
+    match (file.mode & 0o170_000, &file.hash, &file.link) {
+        (DIRECTORY, ..) => {
+            if fs::symlink_metadata(copy).is_ok_and(|stat| !stat.is_dir()) {
+                fs::remove_file(copy).map_err(writing())?;
+            }
+            fs::create_dir_all(copy).map_err(writing())?;
+            // It has to be written into, whatever it was.
+            fs::set_permissions(copy, Permissions::from_mode(file.mode & 0o7777 | 0o700)).map_err(writing())
+        }
+        (LINK, _, Some(target)) => {
+            remove(copy)?;
+            symlink(std::ffi::OsStr::from_bytes(&target.0), copy).map_err(writing())
+        }
+        (_, Some(hash), _) => {
+            let stat = fs::symlink_metadata(copy).ok().filter(fs::Metadata::is_file);
+            let is_there =
+                stat.is_some_and(|stat| stat.len() == file.size) && hashes.of(copy).is_ok_and(|h| h == *hash);
+            if !is_there {
+                let source = match store.find(hash)? {
+                    Some(found) => found,
+                    None if is_same_here(file, hash, hashes) => file.path.clone(),
+                    None => return Err(gone(file)),
+                };
+                remove(copy)?;
+                copy_file(&source, copy)?;
+            }
+            fs::set_permissions(copy, Permissions::from_mode(file.mode & 0o7777)).map_err(writing())?;
+            set_times(copy, file)
+        }
+        _ => Err(gone(file)),
+    }
+}
+
+/// Copies a file's contents; where the file system can share them, it does.
+pub fn copy_file(source: &Path, copy: &Path) -> Result<(), FilesError> {
+    fs::copy(source, copy).map(drop).map_err(FilesError::io("write", copy))
+}
+
+/// Removes what is at a path, if anything is.
+fn remove(path: &Path) -> Result<(), FilesError> {
+    let removed = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => Err(error),
+        Ok(stat) if stat.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+    };
+    removed.map_err(FilesError::io("remove", path))
+}
+
+/// Removes from a tree what is not in it any more.
+fn remove_others(tree: &Path, kept: &BTreeSet<PathBuf>) -> Result<(), FilesError> {
+    for entry in fs::read_dir(tree).map_err(FilesError::io("read", tree))? {
+        let path = entry.map_err(FilesError::io("read", tree))?.path();
+        if !kept.contains(&path) {
+            remove(&path)?;
+        } else if fs::symlink_metadata(&path).is_ok_and(|stat| stat.is_dir()) {
+            remove_others(&path, kept)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives a file the time of modification that it had. One that only its owner's other programs may open keeps the new time.
+pub fn set_times(path: &Path, file: &FileEntry) -> Result<(), FilesError> {
+    let Ok(opened) = File::open(path) else { return Ok(()) };
+    let nanoseconds = u64::try_from(file.modified).unwrap_or_default();
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds);
+    opened.set_times(FileTimes::new().set_modified(modified)).map_err(FilesError::io("write", path))
+}
+
+/// A file's time of modification, in nanoseconds since 1970.
+pub fn modified(stat: &fs::Metadata) -> i64 {
+    stat.mtime() * 1_000_000_000 + stat.mtime_nsec()
+}

@@ -1,0 +1,272 @@
+//! `hosts test`: connects, logs in, and asks the copy of this program there.
+
+use std::fs;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use ckpt_core::Class;
+use ckpt_transfer::hosts::{Host, Hosts};
+use ckpt_transfer::ssh::{Secrets, Session, SshError, SshFault, Step, own_hash};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::prompt::TerminalPrompter;
+use crate::{output, text};
+
+/// What a copy of this program says of itself and its machine.
+#[derive(Debug, Serialize, Deserialize)]
+struct SelfCheck {
+    /// Its BLAKE3 hash.
+    hash: String,
+    /// The clock, in nanoseconds since 1970.
+    clock: i64,
+    /// Available memory in bytes.
+    memory: u64,
+    /// Free disk space in bytes, where the copy is.
+    disk: u64,
+    /// Load average over a minute.
+    load: f64,
+    /// Its kernel's version.
+    kernel: String,
+    /// Its host name.
+    host: String,
+}
+
+/// Says what this copy is, and what its machine has. Only ckptctl itself asks.
+pub fn self_check() -> anyhow::Result<i32> {
+    const FAILED: &str = "/proc cannot be read; see that it is mounted";
+    let (hash, _) = own_hash().context(FAILED)?;
+    let own = fs::read_link("/proc/self/exe").context(FAILED)?;
+    let memory = fs::read_to_string("/proc/meminfo").context(FAILED)?;
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let system = rustix::system::uname();
+    let said = SelfCheck {
+        hash,
+        memory: available(&memory),
+        disk: free_space(own.parent().unwrap_or(Path::new("/")))?,
+        load: load.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or_default(),
+        kernel: system.release().to_string_lossy().into_owned(),
+        host: system.nodename().to_string_lossy().into_owned(),
+        clock: clock(),
+    };
+    output::print_json(&said)?;
+    Ok(0)
+}
+
+fn available(meminfo: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kilobytes.unwrap_or_default().saturating_mul(1024)
+}
+
+fn free_space(directory: &Path) -> anyhow::Result<u64> {
+    let there =
+        rustix::fs::statvfs(directory).with_context(|| format!("{} cannot be looked at", directory.display()))?;
+    Ok(there.f_bavail.saturating_mul(there.f_frsize))
+}
+
+fn clock() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Tests hosts one after another: each may have something to ask. The status is that of [`Class::Remote`] if one fails.
+pub fn test(name: Option<&str>, json: bool) -> anyhow::Result<i32> {
+    let hosts = Hosts::load()?;
+    let chosen = super::chosen(&hosts, name)?;
+    if chosen.is_empty() && !json {
+        output::print("There are no hosts. Add one: ckptctl hosts add NAME [USER@]ADDRESS\n")?;
+    }
+    let mut secrets = Secrets::new();
+    let mut reports = Vec::new();
+    let mut all_work = true;
+    for host in &chosen {
+        let mut report = Report { facts: Map::new(), json };
+        report.facts.insert("name".to_owned(), host.name.clone().into());
+        report.begin(&host.name)?;
+        let result = examine(host, &hosts, &mut secrets, &mut report);
+        let works = match result {
+            Ok(works) => works,
+            Err(error) => {
+                let fault = error.downcast_ref::<SshError>().map(|error| fault(error.fault));
+                report.facts.insert("fault".to_owned(), json!(fault.unwrap_or("failed")));
+                let line = text::plain(&crate::failure::line(&error));
+                let short = line.strip_prefix(&format!("{}: ", host.name)).unwrap_or(&line).to_owned();
+                report.fact("failed", "error", short.clone(), &short)?;
+                false
+            }
+        };
+        report.facts.insert("ok".to_owned(), works.into());
+        all_work &= works;
+        reports.push(Value::Object(report.facts));
+    }
+    if json {
+        output::print_json(&json!({ "hosts": reports }))?;
+    }
+    Ok(if all_work { 0 } else { Class::Remote as i32 })
+}
+
+/// What was found, told at once to people and at the end to scripts.
+struct Report {
+    facts: Map<String, Value>,
+    json: bool,
+}
+
+impl Report {
+    fn begin(&self, name: &str) -> anyhow::Result<()> {
+        if self.json { Ok(()) } else { output::print(&format!("{}\n", text::plain(name))) }
+    }
+
+    fn fact(&mut self, title: &str, key: &str, value: impl Serialize, line: &str) -> anyhow::Result<()> {
+        let value = serde_json::to_value(value).context("a fact does not fit JSON; please report this")?;
+        self.facts.insert(key.to_owned(), value);
+        if self.json { Ok(()) } else { output::print(&format!("  {title:<10}{}\n", text::plain(line))) }
+    }
+}
+
+/// Whether programs can be moved there.
+fn examine(host: &Host, hosts: &Hosts, secrets: &mut Secrets, report: &mut Report) -> anyhow::Result<bool> {
+    let mut printed = Ok(());
+    let mut tell = |step: Step<'_>| {
+        let told = match step {
+            Step::Reached { address, took } => {
+                let line = format!("{address}, after {}", text::took(took));
+                report.fact("reached", "address", json!({ "address": address, "seconds": took.as_secs_f64() }), &line)
+            }
+            Step::Known(key) => report.fact(
+                "host key",
+                "host_key",
+                key,
+                &format!("{} {}, {}", key.algorithm, key.fingerprint, key.known),
+            ),
+            Step::LoggedIn(facts) => {
+                let line = format!("as {} by {}; {}, {}", host.user, facts.login, facts.server, facts.cipher);
+                let login =
+                    json!({ "user": host.user, "by": facts.login, "server": facts.server, "cipher": facts.cipher });
+                report.fact("login", "login", login, &line)
+            }
+        };
+        if told.is_err() {
+            printed = told;
+        }
+    };
+    let session = Session::connect_telling(host, hosts, &mut TerminalPrompter, secrets, &mut tell)?;
+    printed?;
+    let installed = session.install(&mut |_, _| ())?;
+    let line = match installed.sent {
+        0 => format!("{}, was there", installed.path),
+        sent => format!("{}, {} sent", installed.path, text::size(sent)),
+    };
+    report.fact("ckptctl", "ckptctl", &installed, &line)?;
+
+    let (said, clock) = ask(&session, &installed.path)?;
+    let line = format!("{}, Linux {}, load {:.2}", said.host, said.kernel, said.load);
+    report.fact("machine", "machine", json!({ "host": said.host, "kernel": said.kernel, "load": said.load }), &line)?;
+    report.fact("memory", "memory", said.memory, &format!("{} available", text::size(said.memory)))?;
+    report.fact("disk", "disk", said.disk, &format!("{} free in {}", text::size(said.disk), installed.base))?;
+    report.fact("clock", "clock", json!({ "ahead": clock.ahead, "within": clock.within }), &clock.line())?;
+    doctor(&session, &installed.path, report)
+}
+
+/// How far a host's clock is from ours, in seconds.
+struct Clock {
+    /// How much it is ahead; negative when it is behind.
+    ahead: f64,
+    /// How exactly that is known: half of the time until the answer came.
+    within: f64,
+}
+
+impl Clock {
+    #[allow(clippy::cast_precision_loss, reason = "shown in milliseconds")]
+    fn compare(asked: i64, there: i64, answered: i64) -> Self {
+        let within = (answered - asked) as f64 / 2e9;
+        Self { ahead: (there - asked) as f64 / 1e9 - within, within }
+    }
+
+    fn line(&self) -> String {
+        let within = self.within * 1e3;
+        if self.ahead.abs() <= self.within {
+            return format!("as here, within {within:.0} ms");
+        }
+        let way = if self.ahead > 0.0 { "ahead" } else { "behind" };
+        format!("{:.3} s {way}, within {within:.0} ms", self.ahead.abs())
+    }
+}
+
+fn ask(session: &Session, path: &str) -> anyhow::Result<(SelfCheck, Clock)> {
+    let asked = clock();
+    let finished = session.exec(&[path, "self-check"])?.finish()?;
+    let answered = clock();
+    let said: SelfCheck = serde_json::from_slice(&finished.output).map_err(|_| {
+        let what = format!("ckptctl there does not answer: {}", finished.said());
+        failed(session, what, "see what `PATH self-check` says there")
+    })?;
+    let clock = Clock::compare(asked, said.clock, answered);
+    Ok((said, clock))
+}
+
+/// What `doctor` says there, in one line; whether programs can be restored there at all.
+fn doctor(session: &Session, path: &str, report: &mut Report) -> anyhow::Result<bool> {
+    let finished = session.exec(&[path, "doctor", "--json"])?.finish()?;
+    let said: Value = serde_json::from_slice(&finished.output).map_err(|_| {
+        failed(session, format!("doctor does not answer there: {}", finished.said()), "run `PATH doctor` there")
+    })?;
+    let findings = said.get("findings").and_then(Value::as_array).cloned().unwrap_or_default();
+    let of = |grade: &str| -> Vec<String> {
+        let member =
+            |finding: &Value, key: &str| finding.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let those = findings.iter().filter(|finding| member(finding, "grade") == grade);
+        those.map(|finding| format!("{} ({})", member(finding, "name"), member(finding, "state"))).collect()
+    };
+    let (limited, no) = (of("limited"), of("no"));
+    let line = match (no.as_slice(), limited.as_slice()) {
+        ([], []) => "everything is possible".to_owned(),
+        ([], limited) => format!("limited: {}", limited.join("; ")),
+        (no, []) => format!("not possible: {}", no.join("; ")),
+        (no, limited) => format!("not possible: {}; limited: {}", no.join("; "), limited.join("; ")),
+    };
+    let works = no.is_empty();
+    report.fact("doctor", "doctor", said, &line)?;
+    Ok(works)
+}
+
+fn failed(session: &Session, what: String, advice: &str) -> SshError {
+    SshError { fault: SshFault::Command, host: session.host().name.clone(), what, advice: advice.to_owned() }
+}
+
+/// As scripts read it.
+fn fault(fault: SshFault) -> &'static str {
+    match fault {
+        SshFault::Configuration => "configuration",
+        SshFault::Unreachable => "unreachable",
+        SshFault::HostKey => "host_key",
+        SshFault::Login => "login",
+        SshFault::Command => "command",
+        SshFault::Foreign => "foreign",
+        SshFault::Install => "install",
+        SshFault::Lost => "lost",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_compared_with_the_middle_of_question_and_answer() {
+        let second = 1_000_000_000;
+        let same = Clock::compare(0, second / 20, second / 10);
+        assert_eq!(same.line(), "as here, within 50 ms");
+        let ahead = Clock::compare(0, 5 * second, second / 10);
+        assert_eq!(ahead.line(), "4.950 s ahead, within 50 ms");
+        let behind = Clock::compare(10 * second, 0, 10 * second);
+        assert_eq!(behind.line(), "10.000 s behind, within 0 ms");
+    }
+
+    #[test]
+    fn memory_is_what_is_available() {
+        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   12 kB\n"), 12 * 1024);
+        assert_eq!(available("nothing"), 0);
+    }
+}

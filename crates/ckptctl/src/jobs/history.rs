@@ -1,0 +1,186 @@
+//! A job's checkpoints: images with numbers, and what was told when they were made.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use ckpt_core::{CheckpointReport, Class};
+use serde::{Deserialize, Serialize};
+
+use super::store::{JobStore, now, read_json, write_json};
+use crate::cli::HistoryArgs;
+use crate::failure::Failure;
+use crate::{output, text};
+
+/// The history of one job.
+#[derive(Debug, Clone)]
+pub struct History {
+    directory: PathBuf,
+}
+
+/// A checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Its number, from 1.
+    pub number: u64,
+    /// When it was made, in seconds since 1970.
+    pub at: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Pages of memory in it.
+    pub pages: u64,
+    /// Threads.
+    pub threads: usize,
+    /// How long the program could not run, in seconds.
+    pub pause: f64,
+    /// Whether the program was ended with it.
+    pub ended: bool,
+}
+
+impl History {
+    /// Of the job whose directory this is.
+    pub fn of(directory: &Path) -> Self {
+        Self { directory: directory.join("history") }
+    }
+
+    /// The image of a number.
+    pub fn image(&self, number: u64) -> PathBuf {
+        self.directory.join(format!("{number}.ckpt"))
+    }
+
+    /// The number of the next checkpoint, with a place for it.
+    pub fn next(&self) -> anyhow::Result<u64> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
+        made.with_context(|| format!("cannot make the directory {}", text::path(&self.directory)))?;
+        Ok(self.numbers()?.last().map_or(1, |last| last + 1))
+    }
+
+    /// Enters a checkpoint whose image is complete.
+    pub fn enter(&self, number: u64, report: &CheckpointReport, ended: bool) -> anyhow::Result<()> {
+        let checkpoint = Checkpoint {
+            number,
+            at: now(),
+            bytes: report.bytes,
+            pages: report.pages,
+            threads: report.threads,
+            pause: report.pause.as_secs_f64(),
+            ended,
+        };
+        write_json(&self.directory, &format!("{number}.json"), &checkpoint)
+    }
+
+    /// All checkpoints, oldest first. One whose entry was not written (its supervisor was killed) has its image's time and size.
+    pub fn all(&self) -> anyhow::Result<Vec<Checkpoint>> {
+        self.numbers()?.into_iter().map(|number| self.checkpoint(number)).collect()
+    }
+
+    fn checkpoint(&self, number: u64) -> anyhow::Result<Checkpoint> {
+        if let Some(known) = read_json(&self.directory.join(format!("{number}.json")))? {
+            return Ok(known);
+        }
+        let image = self.image(number);
+        let stat = fs::metadata(&image).with_context(|| format!("cannot look at {}", text::path(&image)))?;
+        let at = stat.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        let at = at.unwrap_or(Duration::ZERO).as_secs();
+        Ok(Checkpoint { number, at, bytes: stat.len(), pages: 0, threads: 0, pause: 0.0, ended: false })
+    }
+
+    /// The checkpoint of a number, or the last one.
+    pub fn find(&self, job: &str, number: Option<u64>) -> anyhow::Result<Checkpoint> {
+        let all = self.numbers()?;
+        let found = match number {
+            Some(number) => all.into_iter().find(|one| *one == number),
+            None => all.last().copied(),
+        };
+        match found {
+            Some(number) => self.checkpoint(number),
+            None => {
+                let what = number.map_or_else(|| "has no checkpoint".to_owned(), |n| format!("has no checkpoint {n}"));
+                let message = format!("the job {job} {what}; `ckptctl history {job}` lists them");
+                Err(Failure::new(Class::Failed, message).into())
+            }
+        }
+    }
+
+    /// The numbers that have an image, in ascending order.
+    fn numbers(&self) -> anyhow::Result<Vec<u64>> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.with_context(|| format!("cannot read {}", text::path(&self.directory)))?,
+        };
+        let mut numbers = Vec::new();
+        for entry in entries {
+            let name = entry.with_context(|| format!("cannot read {}", text::path(&self.directory)))?.file_name();
+            numbers.extend(name.to_str().and_then(|name| name.strip_suffix(".ckpt")?.parse::<u64>().ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+}
+
+/// The verb: lists a job's checkpoints.
+pub fn history(args: &HistoryArgs) -> anyhow::Result<i32> {
+    let store = JobStore::open()?;
+    let job = store.job(&args.job)?;
+    let all = History::of(&store.directory(&job.name)).all()?;
+    if args.json {
+        output::print_json(&serde_json::json!({ "job": job.name, "checkpoints": all }))?;
+    } else {
+        output::print(&table(&all))?;
+    }
+    Ok(0)
+}
+
+fn table(all: &[Checkpoint]) -> String {
+    let rows: Vec<Vec<String>> = all
+        .iter()
+        .map(|one| {
+            vec![
+                one.number.to_string(),
+                text::moment(i64::try_from(one.at).unwrap_or(i64::MAX).saturating_mul(1_000_000_000)),
+                text::size(one.bytes),
+                text::took(Duration::try_from_secs_f64(one.pause).unwrap_or_default()),
+                if one.ended { "it was ended with it".to_owned() } else { String::new() },
+            ]
+        })
+        .collect();
+    text::table(&["N", "TIME", "SIZE", "PAUSE", ""], &[true, false, true, true, false], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
+
+    use super::*;
+
+    #[test]
+    fn an_image_without_an_entry_is_not_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let history = History::of(directory.path());
+        assert!(history.all().unwrap().is_empty());
+        assert_eq!(history.next().unwrap(), 1);
+        let report = CheckpointReport {
+            pid: 7,
+            path: history.image(1),
+            bytes: 10,
+            pages: 3,
+            threads: 2,
+            pause: Duration::from_millis(5),
+            total: Duration::from_millis(9),
+        };
+        fs::write(history.image(1), "image").unwrap();
+        history.enter(1, &report, true).unwrap();
+        fs::write(history.image(10), "another image").unwrap();
+        fs::write(history.image(3).with_extension("ckpt.7.unfinished"), "").unwrap();
+        let all = history.all().unwrap();
+        assert_eq!((all[0].number, all[0].pages, all[0].ended), (1, 3, true));
+        assert_eq!((all[1].number, all[1].bytes), (10, 13));
+        assert_eq!(history.next().unwrap(), 11);
+        assert_eq!(history.find("sim", None).unwrap().number, 10);
+        assert_eq!(history.find("sim", Some(1)).unwrap().number, 1);
+        assert!(history.find("sim", Some(2)).unwrap_err().to_string().contains("no checkpoint 2"));
+    }
+}

@@ -1,0 +1,78 @@
+//! `restore JOB[@N]`: a job that has ended goes on from one of its checkpoints, under its name.
+
+use std::path::Path;
+
+use ckpt_core::Class;
+
+use super::history::History;
+use super::run::{finish, standard};
+use super::store::{Job, JobStore};
+use crate::cli::{self, RestoreArgs};
+use crate::client::{self, Attaching, Session};
+use crate::failure::Failure;
+use crate::keeper::{Origin, RestoreWords, Stdio};
+use crate::supervisor::{Launch, LaunchKind};
+use crate::{output, text};
+
+/// The job and the number of the checkpoint that are meant, if a word names a job and not an image file.
+pub fn named(word: &Path) -> anyhow::Result<Option<(Job, Option<u64>)>> {
+    let Some(text) = word.to_str().filter(|text| !text.contains('/')) else { return Ok(None) };
+    if word.extension().is_some_and(|extension| extension == "ckpt") && word.exists() {
+        return Ok(None);
+    }
+    let (name, number) = match text.rsplit_once('@') {
+        Some((name, number)) => match number.parse() {
+            Ok(number) => (name, Some(number)),
+            Err(_) => return Ok(None),
+        },
+        None => (text, None),
+    };
+    // Where no job can be written down there is none.
+    let Ok(store) = JobStore::open() else { return Ok(None) };
+    Ok(store.known(name)?.map(|job| (job, number)))
+}
+
+/// Restores the job.
+pub fn restore(args: &RestoreArgs, job: &Job, number: Option<u64>) -> anyhow::Result<i32> {
+    let store = JobStore::open()?;
+    if !job.is_over() {
+        let message = format!("the job {} runs; `ckptctl stop {}` ends it", job.name, job.name);
+        return Err(Failure::new(Class::Failed, message).into());
+    }
+    let directory = store.directory(&job.name);
+    let history = History::of(&directory);
+    let file = match (&job.saved, number) {
+        // It was ended with an image, which may be a file of the user's.
+        (Some(image), None) => crate::jobs::path_of(image),
+        _ => history.image(history.find(&job.name, number)?.number),
+    };
+    let claim = store.claim(Some(&job.name), Path::new(&job.name))?;
+    let session = (!args.detach).then(Session::begin).transpose()?;
+    let (standard, given) = standard(session.as_ref().map(|(session, _)| &**session));
+    let pipes_input = standard.stdio[0] == Stdio::Pipe;
+    let options = RestoreWords {
+        nest: cli::nest_policy_name(args.nest).to_owned(),
+        files: cli::files_policy_name(args.files).to_owned(),
+        ignore_cpu: args.ignore_cpu,
+    };
+    let kind = LaunchKind::Program { origin: Origin::Image { file, options }, standard, command: job.command.clone() };
+    let launched = client::launch(&Launch { name: job.name.clone(), kind }, &given, None)?;
+    drop(claim);
+    for note in &launched.notes {
+        if !(args.detach && args.json) {
+            eprintln!("ckptctl: note: {}", text::plain(note));
+        }
+    }
+    match session {
+        None if args.json => {
+            let told = serde_json::json!({ "job": job.name, "pid": launched.pid, "notes": launched.notes });
+            output::print_json(&told).map(|()| 0)
+        }
+        None => output::print(&format!("{}\n", launched.pid.unwrap_or_default())).map(|()| 0),
+        Some(session) => {
+            let stream = launched.receiver.stream().try_clone()?;
+            let attaching = Attaching { read_only: false, pipes_input, is_launcher: true };
+            finish(&job.name, client::attach(&store, &job.name, session, Some(stream), None, attaching)?)
+        }
+    }
+}

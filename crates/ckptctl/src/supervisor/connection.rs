@@ -1,0 +1,380 @@
+//! Connections of clients: what they ask, and the output that goes to those who are attached.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use ckpt_core::Class;
+use ckpt_transfer::protocol::{Reply, Request, Stream, WindowSize};
+use ckpt_transfer::wire::{self, WireError};
+
+use super::log::Piece;
+use super::{Client, MOST_INPUT, Place, State, Supervisor, UNSEEN, checkpointing};
+use crate::failure;
+use crate::keeper::Order;
+use crate::local::Receiver;
+
+/// How much output goes in a message.
+const PIECE: usize = 64 << 10;
+/// How far back a screenful is looked for.
+const SCREENFUL: u64 = 64 << 10;
+
+/// Takes connections in a thread of its own.
+pub fn listen(supervisor: &Arc<Supervisor>, listener: UnixListener) -> anyhow::Result<()> {
+    let supervisor = Arc::clone(supervisor);
+    let listening = move || {
+        for stream in listener.incoming() {
+            let started =
+                stream.map_err(anyhow::Error::from).and_then(|stream| Connection::new(&supervisor, stream)?.start());
+            if let Err(error) = started {
+                // Too many open files, say: the next client may be luckier, but not at once.
+                supervisor.state().note(&failure::line(&error));
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+        }
+    };
+    std::thread::Builder::new().name("listener".to_owned()).spawn(listening).context("no thread could be made")?;
+    Ok(())
+}
+
+/// The sending half of a connection; messages of several threads do not mix.
+#[derive(Debug, Clone)]
+pub struct Writer(Arc<Mutex<UnixStream>>);
+
+impl Writer {
+    /// Of a socket.
+    pub fn new(stream: UnixStream) -> Self {
+        Self(Arc::new(Mutex::new(stream)))
+    }
+
+    /// Sends a reply.
+    pub fn send(&self, reply: &Reply, body: &[u8]) -> Result<(), WireError> {
+        let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        wire::send(&mut *stream, reply, body)
+    }
+
+    /// Sends a reply that may come too late for anybody.
+    pub fn tell(&self, reply: &Reply) {
+        let _ = self.send(reply, &[]);
+    }
+
+    /// Says that it could not be done.
+    pub fn fail(&self, error: &anyhow::Error) {
+        self.tell(&Reply::Failed { message: failure::line(error), exit: failure::class(error) as i32 });
+    }
+
+    /// Lets the other side see that nothing more comes.
+    pub fn close(&self) {
+        // It may have closed it first.
+        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Both);
+    }
+}
+
+/// A client.
+#[derive(Debug)]
+pub struct Connection {
+    /// The supervisor.
+    pub supervisor: Arc<Supervisor>,
+    /// What the client says; with some messages come descriptors.
+    pub receiver: Receiver,
+    /// To answer.
+    pub writer: Writer,
+    id: u64,
+    /// An act that this client asked for is under way, and can be cancelled.
+    is_acting: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// Counts a client in.
+    pub fn new(supervisor: &Arc<Supervisor>, stream: UnixStream) -> io::Result<Self> {
+        let writer = Writer::new(stream.try_clone()?);
+        let mut state = supervisor.state();
+        state.connections += 1;
+        state.next_client += 1;
+        let id = state.next_client;
+        state.clients.insert(id, Client::default());
+        drop(state);
+        let is_acting = Arc::default();
+        Ok(Self { supervisor: Arc::clone(supervisor), receiver: Receiver::new(stream), writer, id, is_acting })
+    }
+
+    /// From now on output and events are kept for it, until it attaches.
+    pub fn expect_to_attach(&self, holds: bool) {
+        let mut state = self.supervisor.state();
+        let end = state.log.end();
+        if let Some(client) = state.clients.get_mut(&self.id) {
+            client.position = Some(end);
+            client.holds = holds;
+        }
+    }
+
+    /// Serves it in a thread of its own.
+    pub fn start(self) -> anyhow::Result<()> {
+        std::thread::Builder::new()
+            .name("client".to_owned())
+            .spawn(move || self.serve())
+            .context("no thread could be made")?;
+        Ok(())
+    }
+
+    fn serve(mut self) {
+        // A stream that breaks or says nonsense is the end of the connection.
+        while let Ok(Some((request, body))) = self.receiver.receive::<Request>() {
+            if let Err(error) = self.answer(request, body) {
+                self.writer.fail(&error);
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request, body: Vec<u8>) -> anyhow::Result<()> {
+        match request {
+            Request::Status => self.writer.send(&Reply::Status(Box::new(self.supervisor.status()?)), &[])?,
+            Request::Attach { from, follow, size } => self.attach(from, follow, size)?,
+            Request::Hold => self.change_client(|client| client.holds = true),
+            Request::Input | Request::Piped => self.input(request, &body),
+            Request::InputEnd
+            | Request::OutputClosed { .. }
+            | Request::Resize { .. }
+            | Request::Signal { .. }
+            | Request::SignalGroup { .. }
+            | Request::Continue => self.pass_on(request),
+            Request::Checkpoint { file, stop, codec, self_contained, carry_files } => {
+                let wish = checkpointing::Wish { file, stop, codec, self_contained, carry_files };
+                checkpointing::start(&self.supervisor, wish, self.writer.clone(), &self.is_acting)?;
+            }
+            Request::Cancel => {
+                if self.is_acting.load(Ordering::Relaxed) {
+                    ckpt_core::cancel_flag().store(true, Ordering::Relaxed);
+                }
+            }
+            Request::Heartbeat => self.writer.send(&Reply::Heartbeat, &[])?,
+            other => {
+                let what = serde_json::to_value(&other).ok().and_then(|value| Some(value.get("request")?.to_string()));
+                let what = what.unwrap_or_default();
+                return Err(failure::Failure::new(Class::Usage, format!("a supervisor does not do {what}")).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn change_client(&self, change: impl FnOnce(&mut Client)) {
+        let mut state = self.supervisor.state();
+        state.clients.get_mut(&self.id).map(change);
+        drop(state);
+        self.supervisor.tell_all();
+    }
+
+    fn attach(&mut self, from: Option<u64>, follow: bool, size: Option<WindowSize>) -> anyhow::Result<()> {
+        let mut state = self.supervisor.state();
+        let rows = usize::from(size.unwrap_or(UNSEEN).rows.max(2) - 1);
+        let end = state.log.end();
+        let expected = state.clients.get(&self.id).and_then(|client| client.position);
+        let from = match from.or(expected) {
+            Some(from) => from.min(end),
+            None => state.log.lines_back(rows, SCREENFUL).context("the log cannot be read")?,
+        };
+        let has_terminal = match &state.place {
+            Place::Here(here) => (0..3).any(|fd| here.outlets.get(fd).is_none()),
+            _ => state.job.as_ref().is_none_or(|job| job.pipes.len() < 3),
+        };
+        let now = state.what_is();
+        if let Some(client) = state.clients.get_mut(&self.id) {
+            client.position = Some(from);
+            if expected.is_none() {
+                client.events.extend(now.map(|what| (end, what)));
+            }
+        }
+        drop(state);
+        if let Some(size) = size {
+            self.pass_on(Request::Resize { size });
+        }
+        self.writer.send(&Reply::Attached { from, terminal: has_terminal }, &[])?;
+        let sending = Sending {
+            supervisor: Arc::clone(&self.supervisor),
+            writer: self.writer.clone(),
+            id: self.id,
+            until: if follow { None } else { Some(end) },
+        };
+        std::thread::Builder::new()
+            .name("output".to_owned())
+            .spawn(move || sending.run())
+            .context("no thread could be made")?;
+        Ok(())
+    }
+
+    /// Typed and piped input waits until there is room for it.
+    fn input(&self, request: Request, body: &[u8]) {
+        let is_typed = request == Request::Input;
+        let mut state = self.supervisor.state();
+        loop {
+            match &state.place {
+                Place::Away(away) => {
+                    // A link that has gone takes nothing; what is typed into a dead connection is lost in any terminal.
+                    let _ = away.forward.send((request, body.to_vec()));
+                    return;
+                }
+                Place::Nowhere | Place::Ended(_) | Place::Saved(_) => return,
+                Place::Here(here) if !is_typed && here.outlets.get(0).is_none() => return,
+                Place::Here(_) => {}
+            }
+            let queued = if is_typed { state.keys.len() } else { state.piped.len() };
+            if queued < MOST_INPUT {
+                break;
+            }
+            state = self.supervisor.wait(state);
+        }
+        if is_typed {
+            state.keys.extend(body);
+            let size = state.clients.get(&self.id).and_then(|client| client.size);
+            if let (Some(size), Place::Here(here)) = (size, &state.place)
+                && here.terminal.size() != size
+            {
+                // The terminal is as large as that of whoever types. One that cannot be resized stays as it is.
+                let _ = here.terminal.set_size(size);
+            }
+        } else {
+            state.piped.extend(body);
+        }
+        drop(state);
+        self.supervisor.tell_all();
+    }
+
+    /// What is for the program, wherever it is.
+    fn pass_on(&self, request: Request) {
+        let mut state = self.supervisor.state();
+        if let Request::Resize { size } = request
+            && let Some(client) = state.clients.get_mut(&self.id)
+        {
+            client.size = Some(size);
+        }
+        let State { place, piped_ended, clients, log, .. } = &mut *state;
+        match place {
+            Place::Here(here) => match request {
+                Request::InputEnd => *piped_ended = true,
+                Request::OutputClosed { stream } => {
+                    let fd = if stream == Stream::Error { 2 } else { 1 };
+                    here.outlets.take(fd);
+                    here.keeper.tell(&Order::Close { fd });
+                }
+                // A terminal that cannot be resized stays as it is.
+                Request::Resize { size } => drop(here.terminal.set_size(size)),
+                Request::Signal { signal } => here.signal(signal),
+                Request::SignalGroup { signal } => here.signal_foreground(signal),
+                Request::Continue => {
+                    here.resume();
+                    let at = log.end();
+                    clients.values_mut().for_each(|client| client.events.push_back((at, Reply::Continued)));
+                }
+                _ => {}
+            },
+            Place::Away(away) => drop(away.forward.send((request, Vec::new()))),
+            Place::Nowhere | Place::Ended(_) | Place::Saved(_) => {}
+        }
+        drop(state);
+        self.supervisor.tell_all();
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.writer.close();
+        let mut state = self.supervisor.state();
+        state.clients.remove(&self.id);
+        state.connections -= 1;
+        drop(state);
+        self.supervisor.tell_all();
+    }
+}
+
+impl State {
+    /// What a client that comes now has to know.
+    fn what_is(&self) -> Option<Reply> {
+        match &self.place {
+            Place::Here(here) if here.stopped && here.process.state() == Some('T') => Some(Reply::Stopped),
+            Place::Away(away) => Some(Reply::Moved { host: away.host.clone(), reached: away.reached }),
+            Place::Ended(ending) => Some(Reply::Ended(*ending)),
+            Place::Saved(image) => Some(Reply::Left { image: image.clone() }),
+            Place::Nowhere | Place::Here(_) => None,
+        }
+    }
+}
+
+/// What goes to an attached client.
+struct Sending {
+    supervisor: Arc<Supervisor>,
+    writer: Writer,
+    id: u64,
+    /// Where it ends; for who does not follow.
+    until: Option<u64>,
+}
+
+enum Next {
+    Output(Piece),
+    Event(Reply),
+    Nothing,
+}
+
+impl Sending {
+    fn run(self) {
+        loop {
+            let sent = match self.next() {
+                Next::Output(piece) => self.output(&piece),
+                Next::Event(event) => {
+                    let is_last = matches!(event, Reply::Ended(_) | Reply::Left { .. });
+                    let sent = self.writer.send(&event, &[]).map_err(anyhow::Error::from);
+                    if is_last {
+                        return;
+                    }
+                    sent
+                }
+                Next::Nothing => return,
+            };
+            if let Err(error) = sent {
+                self.writer.fail(&error);
+                self.writer.close();
+                return;
+            }
+        }
+    }
+
+    fn output(&self, piece: &Piece) -> anyhow::Result<()> {
+        let bytes = piece.bytes().context("the log cannot be read")?;
+        self.writer.send(&Reply::Output { stream: piece.stream, offset: piece.offset }, &bytes)?;
+        let mut state = self.supervisor.state();
+        let Some(client) = state.clients.get_mut(&self.id) else { return Ok(()) };
+        client.position = Some(piece.end());
+        let holds = client.holds;
+        drop(state);
+        if holds {
+            self.supervisor.tell_all();
+        }
+        Ok(())
+    }
+
+    fn next(&self) -> Next {
+        let mut state = self.supervisor.state();
+        loop {
+            let State { clients, log, .. } = &mut *state;
+            let Some(client) = clients.get_mut(&self.id) else { return Next::Nothing };
+            let position = client.position.unwrap_or_else(|| log.end());
+            if client.events.front().is_some_and(|(at, _)| *at <= position)
+                && let Some((_, event)) = client.events.pop_front()
+            {
+                return Next::Event(event);
+            }
+            if self.until.is_some_and(|until| until <= position) {
+                return Next::Event(Reply::Done);
+            }
+            // Not further than to what happened next.
+            let next = client.events.front().map(|(at, _)| *at).into_iter().chain(self.until).min();
+            let most = next.map_or(PIECE, |at| usize::try_from(at - position).unwrap_or(PIECE).min(PIECE));
+            match log.piece(position, most) {
+                Some(piece) => return Next::Output(piece),
+                None => state = self.supervisor.wait(state),
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! How a supervisor begins: told on a socket that is its standard input, by whoever started it.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use ckpt_core::Class;
+use ckpt_core::resource::bytes::Bytes;
+use ckpt_core::resource::terminal::TerminalState;
+use ckpt_trace::sys;
+use ckpt_transfer::protocol::{Reply, WindowSize};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use super::connection::Connection;
+use super::{LOCK, Outlets, Supervisor, Terminal, UNSEEN, keeper};
+use crate::failure::{self, Failure};
+use crate::jobs::{Job, JobStore};
+use crate::keeper::{Keep, Origin, Stdio};
+use crate::local::{self, Receiver};
+use crate::text;
+
+/// What a supervisor is started for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Launch {
+    /// The job.
+    pub name: String,
+    /// What is to be done first.
+    pub kind: LaunchKind,
+}
+
+/// What a supervisor does first. The answer is [`Reply::Ready`] and [`Reply::Running`], [`Reply::Done`] when it has no program,
+/// or [`Reply::Failed`]; then the connection is one like any other.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LaunchKind {
+    /// Start or restore the program. The name is claimed and its directory prepared.
+    Program {
+        /// Where it comes from.
+        origin: Origin,
+        /// Its standard descriptors; those that are given come with the message.
+        standard: Standard,
+        /// The program and its arguments.
+        command: Vec<Bytes>,
+    },
+    /// Take over a program whose supervisor was killed.
+    Adopt,
+    /// Wait for a program that comes from elsewhere.
+    Await,
+}
+
+/// A program's standard descriptors and terminal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Standard {
+    /// What each of the three is.
+    pub stdio: [Stdio; 3],
+    /// The terminal's size.
+    pub size: Option<WindowSize>,
+    /// The terminal's settings.
+    pub settings: Option<TerminalState>,
+    /// Whoever started it will attach on the same connection, and the program waits for it rather than that output is lost.
+    pub attaches: bool,
+}
+
+/// Takes the socket that is standard input. Nothing else that the caller had open stays open.
+pub fn take_control() -> io::Result<UnixStream> {
+    sys::close_range(3, u32::MAX);
+    let control = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(control)
+}
+
+/// The verb: is a job's supervisor until it is not needed any more.
+pub fn supervise() -> anyhow::Result<i32> {
+    let mut control = Receiver::new(take_control()?);
+    rustix::process::setsid().context("no session could be made")?;
+    let Some((launch, _)) = control.receive::<Launch>()? else { return Ok(1) };
+    let descriptors = control.take_descriptors();
+    let answer = control.stream().try_clone()?;
+    match begin(&launch, descriptors, control.stream().try_clone()?) {
+        Ok((supervisor, listener, first, socket)) => {
+            drop((control, answer));
+            // Where it was started may be unmounted, as far as we are concerned. The root cannot be refused.
+            let _ = std::env::set_current_dir("/");
+            supervisor.serve(listener, first)?;
+            let _ = std::fs::remove_file(socket);
+            Ok(0)
+        }
+        Err(error) => {
+            let failed = Reply::Failed { message: failure::line(&error), exit: failure::class(&error) as i32 };
+            local::send(&answer, &failed, &[])?;
+            Ok(1)
+        }
+    }
+}
+
+type Begun = (Arc<Supervisor>, UnixListener, Connection, PathBuf);
+
+fn begin(launch: &Launch, descriptors: VecDeque<OwnedFd>, control: UnixStream) -> anyhow::Result<Begun> {
+    let store = JobStore::open()?;
+    let sockets = store.sockets()?;
+    let lock = lock(&store.directory(&launch.name))?;
+    let supervisor = Supervisor::new(store, &launch.name, lock)?;
+    let socket = sockets.join(format!("{}.sock", launch.name));
+    let listener = listen(&socket)?;
+    let first = Connection::new(&supervisor, control)?;
+    let keeper_socket = sockets.join(format!("{}.keeper", launch.name));
+    let notes = match &launch.kind {
+        LaunchKind::Program { origin, standard, command } => {
+            if standard.attaches {
+                first.expect_to_attach(true);
+            }
+            start_program(&supervisor, keeper_socket, origin, standard, command, descriptors)?
+        }
+        LaunchKind::Adopt => {
+            adopt(&supervisor, &keeper_socket)?;
+            Vec::new()
+        }
+        LaunchKind::Await => Vec::new(),
+    };
+    if matches!(launch.kind, LaunchKind::Await) {
+        first.writer.send(&Reply::Done, &[])?;
+    } else {
+        first.writer.send(&Reply::Ready { notes }, &[])?;
+        // A program that has ended meanwhile is told as such to whoever attaches.
+        let pid = supervisor.state().job.as_ref().map_or(0, |job| job.pid);
+        first.writer.send(&Reply::Running { pid }, &[])?;
+    }
+    Ok((supervisor, listener, first, socket))
+}
+
+/// Makes sure that the job has one supervisor.
+fn lock(directory: &Path) -> anyhow::Result<File> {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let path = directory.join(LOCK);
+    let lock = File::create(&path).with_context(|| format!("cannot write {}", text::path(&path)))?;
+    let until = Instant::now() + PATIENCE;
+    while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() > until {
+            return Err(Failure::new(Class::Failed, "the job has a supervisor already").into());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(lock)
+}
+
+fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    // What is there was left by one that was killed: we have the lock.
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", text::path(path)))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn start_program(
+    supervisor: &Arc<Supervisor>,
+    socket: PathBuf,
+    origin: &Origin,
+    standard: &Standard,
+    command: &[Bytes],
+    mut given: VecDeque<OwnedFd>,
+) -> anyhow::Result<Vec<String>> {
+    let terminal = Terminal::open(standard.size.unwrap_or(UNSEEN), standard.settings.as_ref())
+        .context("no terminal could be made for the job; see that /dev/ptmx and /dev/pts are there")?;
+    let mut outlets = Outlets::new().context("no pipe could be made")?;
+    let mut theirs = Vec::new();
+    for (fd, stdio) in (0..).zip(standard.stdio) {
+        match stdio {
+            Stdio::Terminal | Stdio::Joined => {}
+            Stdio::Pipe => theirs.push(outlets.make_pipe(fd).context("no pipe could be made")?),
+            Stdio::Given => theirs.push(given.pop_front().context("a descriptor that was announced has not come")?),
+        }
+    }
+    let keep = Keep { directory: supervisor.directory.clone(), socket, stdio: standard.stdio, origin: origin.clone() };
+    let mut keeper = keeper::start(&keep, &terminal, &outlets, &theirs)?;
+    drop(theirs);
+    let notes = std::mem::take(&mut keeper.notes);
+    let pipes = (0..)
+        .zip(standard.stdio)
+        .filter(|(_, stdio)| matches!(stdio, Stdio::Pipe | Stdio::Joined))
+        .map(|(fd, _)| fd)
+        .collect();
+    let directory = std::env::current_dir().map(|path| Bytes(path.as_os_str().as_bytes().to_vec())).unwrap_or_default();
+    let known = supervisor.store.find(&supervisor.name)?;
+    let mut job = Job::new(&supervisor.name, keeper.process, command.to_vec(), directory);
+    if let (Origin::Image { .. }, Some(known)) = (origin, known) {
+        job = Job { command: known.command, directory: known.directory, started: known.started, ..job };
+    }
+    job.keeper = Some(keeper.handle.id);
+    job.pipes = pipes;
+    supervisor.settle(job, keeper, terminal, outlets)?;
+    Ok(notes)
+}
+
+fn adopt(supervisor: &Arc<Supervisor>, socket: &Path) -> anyhow::Result<()> {
+    let job = supervisor.store.job(&supervisor.name)?;
+    let Some(id) = job.keeper.filter(|keeper| keeper.lives()) else {
+        let message = format!("the job {} has no keeper any more: it cannot be attached to", job.name);
+        return Err(Failure::new(Class::Failed, message).into());
+    };
+    let (keeper, terminal, outlets) = keeper::adopt(socket, id)?;
+    supervisor.settle(job, keeper, terminal, outlets)
+}
