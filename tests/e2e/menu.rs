@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use ckpt_tests::{Case, Ending, Running, Suite, Terminal, Whos};
+use ckpt_tests::{Case, Ending, Picture, Running, Suite, Terminal, Whos};
 use rustix::process::Signal;
 
 const COLUMNS: u16 = 100;
@@ -23,6 +23,7 @@ pub fn add(suite: &mut Suite) {
 /// The menu on a terminal.
 struct Menu {
     terminal: Terminal,
+    picture: Picture,
     running: Running,
     deadline: Instant,
 }
@@ -32,11 +33,8 @@ impl Menu {
         let mut terminal = Terminal::open(case)?;
         terminal.resize(COLUMNS, ROWS)?;
         let running = case.start_on(&mut terminal, &case.ckptctl(arguments))?;
-        Ok(Self { terminal, running, deadline: Instant::now() + Duration::from_secs(90) })
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.terminal.lines(COLUMNS, ROWS)
+        let picture = Picture::new(COLUMNS, ROWS);
+        Ok(Self { terminal, picture, running, deadline: Instant::now() + Duration::from_secs(90) })
     }
 
     /// Waits until a line of the screen holds the text.
@@ -46,12 +44,12 @@ impl Menu {
 
     fn wait_until(&mut self, what: &str, is_so: impl Fn(&[String]) -> bool) -> Result<()> {
         loop {
-            let lines = self.lines();
+            let lines = self.picture.lines(&self.terminal);
             if is_so(&lines) {
                 return Ok(());
             }
             if !self.running.is_running()? || Instant::now() > self.deadline {
-                bail!("the screen never showed {what:?}:\n{}", lines.join("\n"));
+                bail!("the screen never showed {what:?}:\n{}", lines.join("\n").trim_end());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -61,9 +59,15 @@ impl Menu {
         self.terminal.press(keys.as_bytes())
     }
 
+    /// Presses Esc and waits for what it closes: with a key right behind it, it would be Alt with that key.
+    fn escape(&mut self, closed: &str) -> Result<()> {
+        self.press("\x1b")?;
+        self.wait_until("it closed", |lines| !lines.iter().any(|line| line.contains(closed)))
+    }
+
     fn quit(mut self) -> Result<()> {
         self.press("q")?;
-        ensure!(self.running.wait()? == Ending::Exited(0), "{}", self.running.streams());
+        ensure!(self.running.wait().is_ok_and(|ending| ending == Ending::Exited(0)), "the menu did not end well");
         ensure!(is_sane(&self.running.stdout()), "the terminal was left in the menu's state");
         Ok(())
     }
@@ -127,7 +131,7 @@ fn walk(case: &Case) -> Result<()> {
     menu.wait("was ended")?;
     menu.press("L")?;
     menu.wait("ckptctl stop count")?;
-    menu.press("\x1b")?;
+    menu.escape("What was done, as verbs")?;
     menu.press("j")?;
     menu.wait("1 job")?;
     menu.quit()
@@ -159,7 +163,7 @@ fn resize_storm(case: &Case) -> Result<()> {
     menu.terminal.resize(COLUMNS, ROWS)?;
     menu.press("?")?;
     menu.wait("Keys (Esc closes")?;
-    menu.press("\x1b")?;
+    menu.escape("Keys (Esc closes")?;
     menu.quit()
 }
 
@@ -180,7 +184,7 @@ fn loud(case: &Case) -> Result<()> {
     menu.press("?")?;
     menu.wait("Keys (Esc closes")?;
     ensure!(began.elapsed() < Duration::from_secs(5), "a key was answered after {:?}", began.elapsed());
-    menu.press("\x1b")?;
+    menu.escape("Keys (Esc closes")?;
     menu.press("sy\r")?;
     menu.wait("was ended")?;
     menu.quit()
@@ -198,7 +202,7 @@ fn hundred_jobs(case: &Case) -> Result<()> {
     let resident =
         status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     ensure!(resident.is_some_and(|kib| kib < 50 << 10), "the menu took {resident:?} KiB");
-    menu.press("\x1b")?;
+    menu.escape("filter: ")?;
     menu.quit()
 }
 

@@ -19,7 +19,7 @@ mod suite;
 pub use capture::Capture;
 pub use case::{Case, Detached, Finished};
 pub use program::Program;
-pub use pty::Terminal;
+pub use pty::{Picture, Terminal};
 pub use roundtrip::Roundtrip;
 pub use running::{Ending, Running};
 pub use stage::{Stage, Who};

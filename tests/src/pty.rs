@@ -16,6 +16,29 @@ pub struct Terminal {
     screen: Capture,
 }
 
+/// What a terminal of a size that stays shows: what comes is taken in as it comes.
+pub struct Picture {
+    parser: vt100::Parser,
+    seen: usize,
+    columns: u16,
+}
+
+impl Picture {
+    /// An empty one.
+    #[must_use]
+    pub fn new(columns: u16, rows: u16) -> Self {
+        Self { parser: vt100::Parser::new(rows, columns, 0), seen: 0, columns }
+    }
+
+    /// The terminal's lines now.
+    pub fn lines(&mut self, terminal: &Terminal) -> Vec<String> {
+        let new = terminal.screen.bytes_from(self.seen);
+        self.seen += new.len();
+        self.parser.process(&new);
+        self.parser.screen().rows(0, self.columns).map(|line| line.trim_end().to_owned()).collect()
+    }
+}
+
 impl Terminal {
     /// Opens a new terminal that the given user may open as well.
     ///
@@ -41,14 +64,6 @@ impl Terminal {
     pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
         let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         Ok(rustix::termios::tcsetwinsize(&self.keyboard, size)?)
-    }
-
-    /// What is on its screen now, when it has had this size all the time: its lines.
-    #[must_use]
-    pub fn lines(&self, columns: u16, rows: u16) -> Vec<String> {
-        let mut parser = vt100::Parser::new(rows, columns, 0);
-        parser.process(&self.screen.bytes());
-        parser.screen().rows(0, columns).map(|line| line.trim_end().to_owned()).collect()
     }
 
     /// Presses keys.
