@@ -10,6 +10,7 @@ mod driver;
 mod files;
 mod identity;
 mod image_edit;
+mod jobs;
 mod languages;
 mod memory;
 mod menu;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
     bad_input::add(&mut suite);
     tools::add(&mut suite);
     view::add(&mut suite);
+    jobs::add(&mut suite);
     runtime::add(&mut suite);
     departure::add(&mut suite);
     ssh::add(&mut suite);

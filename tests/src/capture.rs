@@ -1,8 +1,12 @@
 //! What a running program has printed so far.
 
+use std::fs::File;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 /// A growing copy of a stream, filled by its own thread.
 #[derive(Clone, Default)]
@@ -25,6 +29,26 @@ impl Capture {
             while let Ok(n @ 1..) = stream.read(&mut buffer) {
                 filled.lock().bytes.extend_from_slice(&buffer[..n]);
             }
+            filled.lock().ended = true;
+        });
+        capture
+    }
+
+    /// Reads a terminal until its last user has gone, or the other end of the pipe `until` is closed.
+    pub(crate) fn of_terminal(mut terminal: File, until: OwnedFd) -> Self {
+        let capture = Self::default();
+        let filled = capture.clone();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            loop {
+                let mut fds = [PollFd::new(&terminal, PollFlags::IN), PollFd::new(&until, PollFlags::empty())];
+                if poll(&mut fds, None).is_err() || !fds[1].revents().is_empty() {
+                    break;
+                }
+                let Ok(n @ 1..) = terminal.read(&mut buffer) else { break };
+                filled.lock().bytes.extend_from_slice(&buffer[..n]);
+            }
+            drop(terminal);
             filled.lock().ended = true;
         });
         capture

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, chown};
+use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -103,6 +103,8 @@ impl Case {
         let dir = stage.directory(who)?;
         let case = Self { who, stage, dir, log: Mutex::new(log), deadline: Instant::now() + limit };
         case.make_dir("work")?;
+        let runtime = case.make_dir("run")?;
+        fs::set_permissions(runtime, fs::Permissions::from_mode(0o700))?;
         Ok(case)
     }
 
@@ -191,7 +193,7 @@ impl Case {
         let mut command = Command::new(program);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
         command.env("HOME", self.dir()).env("TERM", "xterm").env("LC_ALL", "C.UTF-8");
-        command.env(GO, self.path("go"));
+        command.env(GO, self.path("go")).env("XDG_RUNTIME_DIR", self.path("run"));
         command.current_dir(self.work());
         if let Some((uid, gid)) = self.stage.identity(who) {
             command.uid(uid).gid(gid);

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 
 use anyhow::{Context, Result};
@@ -14,6 +15,8 @@ pub struct Terminal {
     keyboard: File,
     program_end: Option<File>,
     screen: Capture,
+    /// Closed, it ends what reads the screen, which would keep the terminal open.
+    _alive: OwnedFd,
 }
 
 /// What a terminal of a size that stays shows: what comes is taken in as it comes.
@@ -53,8 +56,9 @@ impl Terminal {
         let keyboard = File::from(master);
         let no_controlling = i32::try_from(rustix::fs::OFlags::NOCTTY.bits())?;
         let program_end = OpenOptions::new().read(true).write(true).custom_flags(no_controlling).open(&name)?;
-        let screen = Capture::of(keyboard.try_clone()?);
-        Ok(Self { keyboard, program_end: Some(program_end), screen })
+        let (until, alive) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let screen = Capture::of_terminal(keyboard.try_clone()?, until);
+        Ok(Self { keyboard, program_end: Some(program_end), screen, _alive: alive })
     }
 
     /// Gives it a size, as a window that is resized does.
@@ -72,6 +76,15 @@ impl Terminal {
     /// When the terminal is gone.
     pub fn press(&mut self, keys: &[u8]) -> Result<()> {
         Ok(self.keyboard.write_all(keys)?)
+    }
+
+    /// Gives it another size, as if its window was resized.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
+        let size = rustix::termios::Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
+        Ok(rustix::termios::tcsetwinsize(&self.keyboard, size)?)
     }
 
     /// All that was ever shown.

@@ -83,9 +83,24 @@ impl Running {
         Ok(stdin.flush()?)
     }
 
-    /// Ends its standard input.
+    /// Its standard input ends.
     pub fn close_stdin(&mut self) {
-        self.stdin.take();
+        self.stdin = None;
+    }
+
+    /// Takes its terminal away, as when the window is closed, and waits for its end.
+    ///
+    /// # Errors
+    /// When the deadline passes before.
+    pub fn hang_up(&mut self, terminal: crate::Terminal) -> Result<()> {
+        drop(terminal);
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > self.deadline {
+                bail!("did not end; {}", self.streams());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     /// Sends it a signal.

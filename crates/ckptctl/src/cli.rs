@@ -189,9 +189,20 @@ impl Verb {
             Self::Stop(args) => args.json,
             Self::Rm(args) => args.json,
             Self::History(args) => args.json,
-            Self::Supervisor | Self::Keeper | Self::Program(_) => false,
+            Self::Branch(args) => args.restore.json,
+            Self::Schedule(args) => args.json,
+            Self::Info(args) => args.json,
             Self::Hosts(args) => args.prints_json(),
-            Self::Export(_) | Self::Build(_) | Self::Cc(_) | Self::SelfCheck | Self::Demo => false,
+            Self::Export(_)
+            | Self::Completions(_)
+            | Self::Man(_)
+            | Self::Build(_)
+            | Self::Cc(_)
+            | Self::SelfCheck
+            | Self::Demo
+            | Self::Supervisor
+            | Self::Keeper
+            | Self::Program(_) => false,
         }
     }
 }
@@ -255,6 +266,59 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub ignore_cpu: bool,
     /// Print one JSON object: with --detach what was restored, in the foreground only an error
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which checkpoint to start a second run from, and how.
+#[derive(Debug, Args)]
+pub struct BranchArgs {
+    /// The new job's name; the old one with a number if not given
+    #[arg(long)]
+    pub name: Option<String>,
+    /// What is restored.
+    #[command(flatten)]
+    pub restore: RestoreArgs,
+}
+
+/// When a job is saved by itself.
+#[derive(Debug, Args)]
+pub struct ScheduleArgs {
+    /// The job
+    pub job: String,
+    /// How often it is saved: 90s, 15m, 2h
+    #[arg(long, value_name = "TIME", value_parser = interval, conflicts_with = "off")]
+    pub every: Option<u64>,
+    /// How many of the latest automatic checkpoints are kept; of older ones one an hour is kept for a day, and one a day for
+    /// a month. Those that were made by hand are kept
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub keep: u64,
+    /// Do not save it by itself any more
+    #[arg(long)]
+    pub off: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// For which shell to write completions.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Where to put manual pages.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// A directory; printed if not given
+    pub directory: Option<PathBuf>,
+}
+
+/// How to tell where things are.
+#[derive(Debug, Args)]
+pub struct InfoArgs {
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -439,6 +503,18 @@ pub fn nest_policy_of(name: &str) -> Option<NestPolicy> {
 /// The name of a policy.
 pub fn nest_policy_name(policy: NestPolicy) -> &'static str {
     NESTS.iter().find(|(_, known)| *known == policy).map_or("auto", |(name, _)| name)
+}
+
+/// A time such as `90s`, `15m` or `2h`, in seconds.
+fn interval(text: &str) -> Result<u64, String> {
+    const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
+    let unit = text.chars().last().and_then(|last| UNITS.iter().find(|(letter, _)| *letter == last));
+    let (number, factor) = match unit {
+        Some((_, factor)) => (&text[..text.len() - 1], *factor),
+        None => (text, 60),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    seconds.filter(|seconds| *seconds > 0).ok_or_else(|| "give a time such as 90s, 15m or 2h".to_owned())
 }
 
 fn files_policy() -> impl clap::builder::TypedValueParser<Value = FilesPolicy> {

@@ -7,6 +7,7 @@ mod list;
 mod logs;
 mod restore;
 mod run;
+mod schedule;
 mod store;
 
 pub use attach::attach;
@@ -14,6 +15,7 @@ pub use end::{rm, stop};
 pub use history::{History, history};
 pub use list::{ps, status_of, statuses};
 pub use logs::logs;
-pub use restore::{named, restore};
+pub use restore::{branch, named, restore};
+pub use schedule::{Schedule, schedule};
 pub use run::run;
-pub use store::{Job, JobEnding, JobStore, ProcessId, now, path_of, status, write_ending};
+pub use store::{Job, JobEnding, JobStore, ProcessId, now, path_of, write_ending};

@@ -10,15 +10,15 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use ckpt_core::resource::bytes::Bytes;
-use ckpt_core::{Class, Happening, Kept, RestoreOptions};
+use ckpt_core::{Class, Happening, Kept, RestoreOptions, Shown};
 use ckpt_trace::sys::SignalWaiter;
 use ckpt_transfer::protocol::Ending;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -27,8 +27,9 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SI
 pub use program::start as start_program;
 
 use crate::cli::{files_policy_of, nest_policy_of};
+use crate::door::{Door, LOOK};
 use crate::failure::{self, Failure};
-use crate::jobs::{JobEnding, ProcessId, write_ending};
+use crate::jobs::{JobEnding, ProcessId, path_of, write_ending};
 use crate::local::{self, Receiver};
 use crate::supervisor::{LOCK, Log, Outlets, Terminal};
 
@@ -53,9 +54,10 @@ pub struct Keep {
     /// The job's directory.
     #[serde(with = "ckpt_core::resource::bytes::path")]
     pub directory: PathBuf,
+    /// The job's name.
+    pub name: String,
     /// Where to listen.
-    #[serde(with = "ckpt_core::resource::bytes::path")]
-    pub socket: PathBuf,
+    pub doors: Vec<Bytes>,
     /// Standard input, output and error.
     pub stdio: [Stdio; 3],
     /// Where the program comes from.
@@ -92,6 +94,9 @@ pub struct RestoreWords {
     pub files: String,
     /// `--ignore-cpu`.
     pub ignore_cpu: bool,
+    /// `--show`: the path, what is found there, whether only for reading.
+    #[serde(default)]
+    pub show: Vec<(Bytes, Bytes, bool)>,
 }
 
 /// What a keeper says.
@@ -143,6 +148,11 @@ pub enum Order {
     Quit,
 }
 
+/// The name of the socket of a job's keeper.
+pub fn door_name(job: &str) -> String {
+    format!("{job}.keeper")
+}
+
 /// The verb: keeps one program, told on standard input what.
 pub fn keeper() -> anyhow::Result<i32> {
     let mut supervisor = Receiver::new(crate::supervisor::take_control()?);
@@ -170,13 +180,17 @@ struct Keeper {
     process: ProcessId,
     terminal: Terminal,
     outlets: Outlets,
-    listener: UnixListener,
-    socket: PathBuf,
+    door: Door,
+    places: Vec<PathBuf>,
+    door_name: String,
     supervisor: Option<Receiver>,
     signals: SignalWaiter,
     is_stopped: bool,
     ended: Option<Ending>,
 }
+
+/// How soon to look again whether a supervisor takes the ending.
+const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// Signals that others send to the keeper and mean the program.
 const PASSED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
@@ -202,9 +216,9 @@ impl Keeper {
         }
         rustix::process::setsid().context("no session could be made")?;
         rustix::process::ioctl_tiocsctty(&*terminal.slave).context("the terminal could not be taken")?;
-        let _ = std::fs::remove_file(&keep.socket);
-        let listener = UnixListener::bind(&keep.socket)
-            .with_context(|| format!("cannot listen on {}", crate::text::path(&keep.socket)))?;
+        let places: Vec<PathBuf> = keep.doors.iter().map(path_of).collect();
+        let door_name = door_name(&keep.name);
+        let door = Door::open(&places, &door_name)?;
 
         let mut all = PASSED_ON.to_vec();
         all.extend([SIGCHLD, SIGTSTP, SIGTTIN, SIGTTOU]);
@@ -212,8 +226,9 @@ impl Keeper {
             <[OwnedFd; 3]>::try_from(standard).map_err(|_| anyhow::anyhow!("three are needed"))?;
         let (kept, signals, notes) = match &keep.origin {
             Origin::Command { command, portable } => {
-                let signals = SignalWaiter::block(&all).context("the signals cannot be taken over")?;
+                // Before the signals are blocked, or they would be in the program as well.
                 let child = program::launch(command, *portable, [input, output, error])?;
+                let signals = SignalWaiter::block(&all).context("the signals cannot be taken over")?;
                 (Kept::child(child), signals, Vec::new())
             }
             Origin::Image { file, options } => {
@@ -237,8 +252,9 @@ impl Keeper {
             process,
             terminal,
             outlets,
-            listener,
-            socket: keep.socket.clone(),
+            door,
+            places,
+            door_name,
             supervisor: None,
             signals,
             is_stopped: false,
@@ -250,31 +266,36 @@ impl Keeper {
     /// Waits for everything at once, until the program has ended and somebody knows.
     fn run(&mut self) -> anyhow::Result<()> {
         loop {
-            if self.ended.is_some() && self.supervisor.is_none() && self.finish_alone() {
+            // Before waiting: what happened before the signals were blocked is told by none.
+            if self.ended.is_none()
+                && let Some(happened) = self.kept.happened()
+            {
+                self.tell_what_happened(happened);
+                continue;
+            }
+            if let Some(ending) = self.ended.filter(|_| self.supervisor.is_none())
+                && self.finish_alone(ending)
+            {
                 return Ok(());
             }
             let (signalled, called, told) = self.wait()?;
             if signalled {
                 self.pass_signals_on()?;
             }
-            if self.ended.is_none()
-                && let Some(happened) = self.kept.happened()
-            {
-                self.tell_what_happened(happened);
-            }
-            if called && let Ok((stream, _)) = self.listener.accept() {
+            if called && let Ok((stream, _)) = self.door.listener.accept() {
                 self.serve(stream);
             }
             if told && self.obey() {
-                let _ = std::fs::remove_file(&self.socket);
+                Door::close(&self.places, &self.door_name);
                 return Ok(());
             }
+            self.door.look();
         }
     }
 
     /// Which are ready: signals, the listening socket, the supervisor's.
     fn wait(&self) -> io::Result<(bool, bool, bool)> {
-        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.door.listener, PollFlags::IN)];
         if let Some(supervisor) = &self.supervisor {
             fds.push(PollFd::new(supervisor.stream(), PollFlags::IN));
         }
@@ -284,7 +305,9 @@ impl Keeper {
         {
             fds.push(PollFd::from_borrowed_fd(reports, PollFlags::IN));
         }
-        rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
+        // A supervisor that is being started, and is killed as well, would leave the ending to us again.
+        let must_finish = self.ended.is_some() && self.supervisor.is_none();
+        rustix::io::retry_on_intr(|| poll(&mut fds, Some(if must_finish { &SOON } else { &LOOK })))?;
         let is_ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
         Ok((is_ready(0), is_ready(1), self.supervisor.is_some() && is_ready(told)))
     }
@@ -316,10 +339,6 @@ impl Keeper {
                     ckpt_core::Ending::Signaled(signal) => Ending::Signaled(signal),
                 };
                 self.ended = Some(ending);
-                if let Err(error) = write_ending(&self.directory, self.process, JobEnding::now(ending)) {
-                    // Standard error leads nowhere; who asks the supervisor still learns the ending.
-                    eprintln!("ckptctl: {}", failure::line(&error));
-                }
                 Report::Ended(ending)
             }
         };
@@ -362,8 +381,9 @@ impl Keeper {
         false
     }
 
-    /// Without a supervisor: what was printed last goes into the log, unless one is just being started. True when that is done.
-    fn finish_alone(&mut self) -> bool {
+    /// Without a supervisor: what was printed last goes into the log, and then the ending is written down, unless a supervisor is
+    /// just being started. True when that is done.
+    fn finish_alone(&mut self, ending: Ending) -> bool {
         let Ok(lock) = File::create(self.directory.join(LOCK)) else { return true };
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return false;
@@ -371,7 +391,9 @@ impl Keeper {
         if let Ok(mut log) = Log::open(&self.directory) {
             while self.outlets.pump(&self.terminal, &mut log).is_ok_and(|moved| moved > 0) {}
         }
-        let _ = std::fs::remove_file(&self.socket);
+        // If that cannot be written, `ps` says that nobody saw how it ended.
+        let _ = write_ending(&self.directory, self.process, JobEnding::now(ending));
+        Door::close(&self.places, &self.door_name);
         true
     }
 }
@@ -381,7 +403,15 @@ impl RestoreWords {
     pub fn options(&self) -> anyhow::Result<RestoreOptions> {
         let wrong = |what: &str| Failure::new(Class::Usage, format!("{what:?} is no policy"));
         Ok(RestoreOptions {
-            view: Vec::new(),
+            view: self
+                .show
+                .iter()
+                .map(|(path, source, read_only)| Shown {
+                    path: path_of(path),
+                    source: path_of(source),
+                    read_only: *read_only,
+                })
+                .collect(),
             nest: nest_policy_of(&self.nest).ok_or_else(|| wrong(&self.nest))?,
             files: files_policy_of(&self.files).ok_or_else(|| wrong(&self.files))?,
             ignore_cpu: self.ignore_cpu,

@@ -13,6 +13,7 @@ mod compile;
 mod config;
 mod demo;
 mod doctor;
+mod door;
 mod export;
 mod failure;
 mod hosts;

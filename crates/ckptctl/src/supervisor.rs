@@ -17,7 +17,6 @@ mod terminal;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 
@@ -28,14 +27,15 @@ use ckpt_transfer::protocol::{Ending, Reply, Request, Stream, WindowSize};
 use rustix::process::{Pid, PidfdFlags, Signal, getpgid, kill_process_group, pidfd_open, pidfd_send_signal};
 use rustix::termios::tcgetpgrp;
 
-pub use connection::{Connection, Writer};
+pub use connection::Connection;
 pub use keeper::KeeperHandle;
-pub use launch::{Launch, LaunchKind, Standard, supervise, take_control};
-pub use log::{Log, Piece};
+pub use launch::{Launch, LaunchKind, Standard, door_name, supervise, take_control};
+pub use log::Log;
 pub use outlets::Outlets;
 pub use status::last_line;
 pub use terminal::{Terminal, UNSEEN};
 
+use crate::door::Door;
 use crate::failure::{self, Failure};
 use crate::jobs::{Job, JobEnding, JobStore, ProcessId};
 use crate::text;
@@ -396,10 +396,10 @@ impl Supervisor {
     }
 
     /// Serves until the program has ended and nobody is connected any more.
-    fn serve(self: &Arc<Self>, listener: UnixListener, first: Connection) -> anyhow::Result<()> {
+    fn serve(self: &Arc<Self>, door: Door, first: Connection) -> anyhow::Result<()> {
         pump::start(self)?;
         first.start()?;
-        connection::listen(self, listener)?;
+        connection::listen(self, door)?;
         let mut state = self.state();
         while state.connections > 0 || state.act.is_some() || matches!(state.place, Place::Here(_) | Place::Away(_)) {
             state = self.wait(state);

@@ -67,12 +67,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Finds the terminal. From now on signals to us are handled.
-    pub fn begin() -> anyhow::Result<(Arc<Self>, SignalsInfo<WithOrigin>)> {
+    /// Finds the terminal, whose keys may be for others. From now on signals to us are handled.
+    pub fn begin(only_shows: bool) -> anyhow::Result<(Arc<Self>, SignalsInfo<WithOrigin>)> {
         let all = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGCONT, SIGTSTP];
         let signals = SignalsInfo::<WithOrigin>::new(all).context("the signal handlers cannot be installed")?;
         let session = Self {
-            screen: Screen::find(),
+            screen: Screen::find(only_shows),
             connection: Mutex::new(None),
             is_connected: Condvar::new(),
             has_left: AtomicBool::new(false),
@@ -123,11 +123,11 @@ impl Session {
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 
-    /// Takes the terminal (again), and tells the job its size.
-    fn take_terminal(&self) {
+    /// Takes the terminal (again), and tells the job its size unless it is only shown.
+    fn take_terminal(&self, only_shows: bool) {
         if let Some(screen) = &self.screen {
             screen.lend();
-            if let Some(size) = screen.size().filter(|_| screen.is_ours()) {
+            if let Some(size) = screen.size().filter(|_| !only_shows && screen.is_ours()) {
                 self.send(&Request::Resize { size }, &[]);
             }
         }
@@ -149,6 +149,11 @@ pub fn attach(
     {
         let session = Arc::clone(&session);
         std::thread::spawn(move || handle_signals(&session, signals, attaching));
+    }
+    if let Some(screen) = &session.screen
+        && attaching.read_only
+    {
+        screen.lend();
     }
     if !attaching.read_only {
         if let Some(screen) = &session.screen {
@@ -258,6 +263,7 @@ impl Viewer {
                     self.next.get_or_insert(from);
                 }
                 Reply::Output { stream, offset } => self.show(stream, offset, &body)?,
+                Reply::InputClosed => stop_reading(),
                 Reply::Stopped => self.stop_too(),
                 Reply::Moved { host, reached } => say(
                     &self.session,
@@ -343,6 +349,14 @@ fn say(session: &Session, what: &str) {
     let _ = write!(io::stderr().lock(), "ckptctl: {}{end}", text::plain(what));
 }
 
+/// Nobody wants what is piped in: whoever writes it learns that.
+fn stop_reading() {
+    if let Ok(null) = std::fs::File::open("/dev/null") {
+        // Where it stays open, the other side waits until the program ends.
+        let _ = rustix::stdio::dup2_stdin(null);
+    }
+}
+
 /// Lines of a pipe on a raw terminal need their returns.
 fn with_returns(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + 64);
@@ -370,9 +384,7 @@ fn handle_signals(session: &Arc<Session>, mut signals: SignalsInfo<WithOrigin>, 
                 let _ = kill_process(getpid(), Signal::STOP);
             }
             SIGCONT => {
-                if !attaching.read_only {
-                    session.take_terminal();
-                }
+                session.take_terminal(attaching.read_only);
                 if session.is_stopped.swap(false, Ordering::Relaxed) {
                     session.send(&Request::Continue, &[]);
                 }
@@ -400,7 +412,7 @@ fn send_keys(session: &Arc<Session>) {
     while !session.has_left.load(Ordering::Relaxed) {
         let is_ours = screen.is_ours();
         if is_ours && !was_ours {
-            session.take_terminal();
+            session.take_terminal(false);
         }
         was_ours = is_ours;
         let wanted = if is_ours { PollFlags::IN } else { PollFlags::empty() };

@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ckpt_core::Class;
-use ckpt_transfer::protocol::{Reply, Request};
-use ckpt_transfer::wire;
+use ckpt_transfer::protocol::Reply;
 
 use crate::failure::Failure;
 use crate::jobs::{Job, JobStore};
 use crate::local::{self, Receiver};
-use crate::supervisor::{Launch, LaunchKind};
-use crate::text;
+use crate::supervisor::{self, Launch, LaunchKind};
+use crate::{door, text};
 
 /// How long to wait for a supervisor that is just coming or going.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,10 +33,10 @@ pub struct Launched {
 
 /// Connects to the supervisor of a job that has not ended.
 pub fn connect(store: &JobStore, job: &Job) -> anyhow::Result<UnixStream> {
-    let socket = store.sockets()?.join(format!("{}.sock", job.name));
+    let name = supervisor::door_name(&job.name);
     let until = Instant::now() + PATIENCE;
     loop {
-        if let Ok(stream) = UnixStream::connect(&socket) {
+        if let Ok(stream) = door::knock(&store.doors_of(job), &name) {
             return Ok(stream);
         }
         let now = store.job(&job.name)?;
@@ -89,15 +88,5 @@ pub fn launch(launch: &Launch, given: &[BorrowedFd<'_>], directory: Option<&Path
             Some(_) => {}
             None => return Err(Failure::new(Class::Failed, "the supervisor was killed as it began").into()),
         }
-    }
-}
-
-/// Asks a question that has one answer.
-pub fn ask(stream: &UnixStream, request: &Request) -> anyhow::Result<Reply> {
-    wire::send(&mut &*stream, request, &[])?;
-    match wire::receive::<Reply>(&mut &*stream)? {
-        Some((Reply::Failed { message, exit }, _)) => Err(Failure::of_exit(exit, message).into()),
-        Some((reply, _)) => Ok(reply),
-        None => Err(Failure::new(Class::Failed, "the job's supervisor has gone; try again").into()),
     }
 }

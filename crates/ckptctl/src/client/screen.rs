@@ -9,7 +9,9 @@ use ckpt_core::resource::terminal::TerminalState;
 use ckpt_trace::sys::SignalWaiter;
 use ckpt_transfer::protocol::WindowSize;
 use rustix::process::getpgrp;
-use rustix::termios::{OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+};
 use signal_hook::consts::SIGTTOU;
 
 /// The terminal that is raw now, and its settings before: also a panic gives it back.
@@ -25,11 +27,13 @@ pub struct Screen {
     terminal: File,
     /// Others write to it as well, who rely on how it shows lines.
     shows_others: bool,
+    /// Its keys are not for the job: only what the job shows is.
+    only_shows: bool,
 }
 
 impl Screen {
     /// The terminal that is standard input or output, if one is.
-    pub fn find() -> Option<Self> {
+    pub fn find(only_shows: bool) -> Option<Self> {
         let is_shown = isatty(rustix::stdio::stdout());
         if !is_shown && !isatty(rustix::stdio::stdin()) {
             return None;
@@ -39,7 +43,7 @@ impl Screen {
             let fd = if is_shown { rustix::stdio::stdout() } else { rustix::stdio::stdin() };
             Some(File::from(rustix::io::fcntl_dupfd_cloexec(fd, 3).ok()?))
         };
-        Some(Self { terminal: terminal.or_else(own)?, shows_others: !is_shown })
+        Some(Self { terminal: terminal.or_else(own)?, shows_others: !is_shown, only_shows })
     }
 
     /// Whether we are in its foreground.
@@ -70,7 +74,12 @@ impl Screen {
         let Ok(now) = tcgetattr(&self.terminal) else { return };
         let before = lent.as_ref().map_or_else(|| now.clone(), |(_, before)| before.clone());
         let mut raw = before.clone();
-        raw.make_raw();
+        if self.only_shows {
+            raw.output_modes.remove(OutputModes::OPOST);
+            raw.local_modes.remove(LocalModes::ECHO);
+        } else {
+            raw.make_raw();
+        }
         if self.shows_others {
             raw.output_modes.set(OutputModes::OPOST, before.output_modes.contains(OutputModes::OPOST));
         }

@@ -9,7 +9,7 @@ use crate::client::{self, Attaching, Session};
 pub fn attach(args: &AttachArgs) -> anyhow::Result<i32> {
     let store = JobStore::open()?;
     store.living(&args.job)?;
-    let session = Session::begin()?;
+    let session = Session::begin(args.read_only)?;
     let attaching = Attaching { read_only: args.read_only, pipes_input: false, is_launcher: false };
-    finish(&args.job, client::attach(&store, &args.job, session, None, None, attaching)?)
+    Ok(finish(&args.job, &client::attach(&store, &args.job, session, None, None, attaching)?))
 }

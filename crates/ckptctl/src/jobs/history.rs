@@ -95,14 +95,12 @@ impl History {
             Some(number) => all.into_iter().find(|one| *one == number),
             None => all.last().copied(),
         };
-        match found {
-            Some(number) => self.checkpoint(number),
-            None => {
-                let what = number.map_or_else(|| "has no checkpoint".to_owned(), |n| format!("has no checkpoint {n}"));
-                let message = format!("the job {job} {what}; `ckptctl history {job}` lists them");
-                Err(Failure::new(Class::Failed, message).into())
-            }
+        if let Some(found) = found {
+            return self.checkpoint(found);
         }
+        let what = number.map_or_else(|| "has no checkpoint".to_owned(), |n| format!("has no checkpoint {n}"));
+        let message = format!("the job {job} {what}; `ckptctl history {job}` lists them");
+        Err(Failure::new(Class::Failed, message).into())
     }
 
     /// The numbers that have an image, in ascending order.

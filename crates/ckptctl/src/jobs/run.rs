@@ -13,7 +13,7 @@ use rustix::termios::isatty;
 
 use super::store::{JobStore, status};
 use crate::cli::RunArgs;
-use crate::client::{self, Attaching, Outcome, Session};
+use crate::client::{self, Attaching, Outcome, Screen, Session};
 use crate::failure::Failure;
 use crate::keeper::{Origin, Stdio};
 use crate::supervisor::{Launch, LaunchKind, Standard};
@@ -31,7 +31,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<i32> {
     let directory = claim.prepare()?;
     let name = claim.name().to_owned();
     // Before the program starts: from then on a signal to us is one to it.
-    let session = (!args.detach).then(Session::begin).transpose()?;
+    let session = (!args.detach).then(|| Session::begin(false)).transpose()?;
     let (standard, given) = standard(session.as_ref().map(|(session, _)| &**session));
     let command: Vec<Bytes> = args.command.iter().map(|word| Bytes(word.as_bytes().to_vec())).collect();
     let origin = Origin::Command { command: command.clone(), portable: args.portable };
@@ -56,21 +56,21 @@ pub fn run(args: &RunArgs) -> anyhow::Result<i32> {
         Some(session) => {
             let stream = launched.receiver.stream().try_clone()?;
             let attaching = Attaching { read_only: false, pipes_input, is_launcher: true };
-            finish(&name, client::attach(&store, &name, session, Some(stream), None, attaching)?)
+            Ok(finish(&name, &client::attach(&store, &name, session, Some(stream), None, attaching)?))
         }
     }
 }
 
 /// What to say at the end of being attached, and with which status to end.
-pub fn finish(name: &str, outcome: Outcome) -> anyhow::Result<i32> {
+pub fn finish(name: &str, outcome: &Outcome) -> i32 {
     use std::io::Write as _;
     const KILLED: i32 = 137;
     let say = |what: &str| {
         // The terminal may have gone.
         let _ = writeln!(std::io::stderr(), "ckptctl: {what}");
     };
-    Ok(match outcome {
-        Outcome::Ended(ending) => status(ending),
+    match outcome {
+        Outcome::Ended(ending) => status(*ending),
         Outcome::Saved(image) => {
             say(&format!("{name} was saved to {} and ended", text::plain(&image.text())));
             KILLED
@@ -79,7 +79,7 @@ pub fn finish(name: &str, outcome: Outcome) -> anyhow::Result<i32> {
             say(&format!("detached; it runs on: ckptctl attach {name}"));
             0
         }
-    })
+    }
 }
 
 /// What the program's standard descriptors are to be, by what ours are; and those that it gets itself. Without a session it gets
@@ -96,7 +96,7 @@ pub fn standard(session: Option<&Session>) -> (Standard, Vec<BorrowedFd<'static>
     }
     let given = (0..3).filter(|index| kinds[*index] == Stdio::Given).map(|index| ours[index]).collect();
     let screen = session.screen();
-    let (size, settings) = (screen.and_then(|screen| screen.size()), screen.and_then(|screen| screen.settings()));
+    let (size, settings) = (screen.and_then(Screen::size), screen.and_then(Screen::settings));
     (Standard { stdio: kinds, size, settings, attaches: true }, given)
 }
 

@@ -6,7 +6,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::supervisor::Log;
-use crate::text;
+use crate::{door, text};
 
 const DESCRIPTION: &str = "job.json";
 const ENDING: &str = "ending.json";
@@ -53,6 +53,9 @@ pub struct Job {
     /// Which of its standard descriptors are pipes that the supervisor relays.
     #[serde(default)]
     pub pipes: Vec<i32>,
+    /// The directory of its sockets.
+    #[serde(default)]
+    pub sockets: Option<Bytes>,
     /// The other host where it runs.
     #[serde(default)]
     pub host: Option<String>,
@@ -96,6 +99,7 @@ impl Job {
             ending: None,
             keeper: None,
             pipes: Vec::new(),
+            sockets: None,
             host: None,
             saved: None,
         }
@@ -126,6 +130,8 @@ impl Job {
             return JobState::Ended;
         }
         match (ProcessId { pid: self.pid, start_ticks: self.start_ticks }.state()) {
+            // As long as its keeper lives, it is about to tell how it ended.
+            None | Some('Z' | 'X') if self.keeper.is_some_and(ProcessId::lives) => JobState::Running,
             None | Some('Z' | 'X') => JobState::Ended,
             Some('T' | 't') => JobState::Stopped,
             Some(_) => JobState::Running,
@@ -261,25 +267,17 @@ impl JobStore {
         self.root.join(name)
     }
 
-    /// Where the sockets of jobs are, made when it is not there: below the user's runtime directory or in `/tmp`, and
-    /// apart for each directory of jobs.
-    pub fn sockets(&self) -> anyhow::Result<PathBuf> {
-        let own = rustix::process::geteuid();
-        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let runtime = runtime.filter(|path| path.is_absolute() && is_ours(path));
-        let base = runtime
-            .map_or_else(|| PathBuf::from(format!("/tmp/ckptctl-{}", own.as_raw())), |path| path.join("ckptctl"));
-        let identity = blake3::hash(self.root.as_os_str().as_bytes()).to_hex();
-        let path = base.join(&identity[..8]);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        made.with_context(|| format!("cannot make the directory {} for sockets", text::path(&path)))?;
-        for path in [&base, &path] {
-            if !is_ours(path) {
-                let message = format!("{} belongs to somebody else or is open to others; remove it", text::path(path));
-                return Err(Failure::new(Class::NotPermitted, message).into());
-            }
-        }
-        Ok(path)
+    /// Where the sockets of jobs may be.
+    pub fn doors(&self) -> Vec<PathBuf> {
+        door::places(&self.root)
+    }
+
+    /// Where those of a job may be: where they were, and where they go when that place goes.
+    pub fn doors_of(&self, job: &Job) -> Vec<PathBuf> {
+        let mut places: Vec<PathBuf> = job.sockets.iter().map(path_of).collect();
+        places.extend(self.doors());
+        places.dedup();
+        places
     }
 
     /// Claims the wanted name, or one made of the program's that no living job has.
@@ -382,13 +380,6 @@ pub fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> anyho
         Ok(())
     };
     write().with_context(|| format!("cannot write {} in {}", name, text::path(directory)))
-}
-
-/// Whether a directory is ours alone.
-fn is_ours(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|stat| {
-        stat.is_dir() && stat.uid() == rustix::process::geteuid().as_raw() && stat.mode() & 0o077 == 0
-    })
 }
 
 impl Claim<'_> {

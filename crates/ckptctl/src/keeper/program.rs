@@ -3,7 +3,7 @@
 //! Between fork and exec only a program of its own can do things in safe code: ckptctl starts itself, takes the foreground and
 //! then becomes the program.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -67,29 +67,13 @@ pub fn start(args: &ProgramArgs) -> anyhow::Result<i32> {
     let mut command = Command::new(program);
     command.args(arguments);
     if args.portable {
-        command.envs(portable_environment(std::env::var_os("GLIBC_TUNABLES")));
+        command.envs(ckpt_core::portable_environment());
     }
     let error = command.exec();
-    tell.write_all(&error.raw_os_error().unwrap_or(libc_enoexec()).to_ne_bytes())?;
+    // One without a number is about the arguments: a zero byte in them, which the command line cannot hold.
+    let number = error.raw_os_error().unwrap_or(rustix::io::Errno::INVAL.raw_os_error());
+    tell.write_all(&number.to_ne_bytes())?;
     Ok(1)
-}
-
-/// What an error without a number is taken for: `ENOEXEC`.
-fn libc_enoexec() -> i32 {
-    rustix::io::Errno::NOEXEC.raw_os_error()
-}
-
-/// What makes the C library use only what any x86-64 processor of the last ten years has (x86-64-v2), and bind its functions
-/// at once, so that the program can go on where the processor has less.
-fn portable_environment(tunables: Option<OsString>) -> Vec<(&'static str, OsString)> {
-    const FEATURES: &str = "glibc.cpu.hwcaps=-AVX,-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-AVX512CD,-AVX512DQ,-AVX512ER,-AVX512PF,\
--AVX_Fast_Unaligned_Load,-AVX2_Usable,-BMI1,-BMI2,-LZCNT,-MOVBE,-FMA,-FMA4,-F16C,-ERMS,-FSRM,-RTM,-XSAVE,-XSAVEC";
-    let mut all = tunables.filter(|given| !given.is_empty()).unwrap_or_default();
-    if !all.is_empty() {
-        all.push(":");
-    }
-    all.push(FEATURES);
-    vec![("GLIBC_TUNABLES", all), ("LD_BIND_NOW", OsString::from("1"))]
 }
 
 fn cannot_start(program: &Path, error: &io::Error) -> Failure {

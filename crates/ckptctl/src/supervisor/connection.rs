@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,9 +10,11 @@ use anyhow::Context;
 use ckpt_core::Class;
 use ckpt_transfer::protocol::{Reply, Request, Stream, WindowSize};
 use ckpt_transfer::wire::{self, WireError};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::log::Piece;
 use super::{Client, MOST_INPUT, Place, State, Supervisor, UNSEEN, checkpointing};
+use crate::door::{Door, LOOK};
 use crate::failure;
 use crate::keeper::Order;
 use crate::local::Receiver;
@@ -23,12 +25,17 @@ const PIECE: usize = 64 << 10;
 const SCREENFUL: u64 = 64 << 10;
 
 /// Takes connections in a thread of its own.
-pub fn listen(supervisor: &Arc<Supervisor>, listener: UnixListener) -> anyhow::Result<()> {
+pub fn listen(supervisor: &Arc<Supervisor>, mut door: Door) -> anyhow::Result<()> {
     let supervisor = Arc::clone(supervisor);
     let listening = move || {
-        for stream in listener.incoming() {
-            let started =
-                stream.map_err(anyhow::Error::from).and_then(|stream| Connection::new(&supervisor, stream)?.start());
+        loop {
+            let mut fds = [PollFd::new(&door.listener, PollFlags::IN)];
+            if matches!(poll(&mut fds, Some(&LOOK)), Ok(0)) {
+                door.look();
+                continue;
+            }
+            let accepted = door.listener.accept().map_err(anyhow::Error::from);
+            let started = accepted.and_then(|(stream, _)| Connection::new(&supervisor, stream)?.start());
             if let Err(error) = started {
                 // Too many open files, say: the next client may be luckier, but not at once.
                 supervisor.state().note(&failure::line(&error));
@@ -123,18 +130,18 @@ impl Connection {
     fn serve(mut self) {
         // A stream that breaks or says nonsense is the end of the connection.
         while let Ok(Some((request, body))) = self.receiver.receive::<Request>() {
-            if let Err(error) = self.answer(request, body) {
+            if let Err(error) = self.answer(request, &body) {
                 self.writer.fail(&error);
             }
         }
     }
 
-    fn answer(&mut self, request: Request, body: Vec<u8>) -> anyhow::Result<()> {
+    fn answer(&mut self, request: Request, body: &[u8]) -> anyhow::Result<()> {
         match request {
             Request::Status => self.writer.send(&Reply::Status(Box::new(self.supervisor.status()?)), &[])?,
             Request::Attach { from, follow, size } => self.attach(from, follow, size)?,
             Request::Hold => self.change_client(|client| client.holds = true),
-            Request::Input | Request::Piped => self.input(request, &body),
+            Request::Input | Request::Piped => self.input(request, body),
             Request::InputEnd
             | Request::OutputClosed { .. }
             | Request::Resize { .. }
@@ -266,7 +273,9 @@ impl Connection {
                 Request::Continue => {
                     here.resume();
                     let at = log.end();
-                    clients.values_mut().for_each(|client| client.events.push_back((at, Reply::Continued)));
+                    for client in clients.values_mut() {
+                        client.events.push_back((at, Reply::Continued));
+                    }
                 }
                 _ => {}
             },

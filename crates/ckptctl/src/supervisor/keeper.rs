@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use signal_hook::consts::SIGHUP;
 
 use super::{Outlets, Place, Supervisor, Terminal};
+use crate::door;
 use crate::failure::Failure;
 use crate::jobs::ProcessId;
-use crate::keeper::{Keep, Order, Report};
+use crate::keeper::{Keep, Order, Report, door_name};
 use crate::local::{self, Receiver};
-use crate::text;
 
 /// A keeper that can be told things.
 #[derive(Debug)]
@@ -110,10 +110,9 @@ pub fn start(keep: &Keep, terminal: &Terminal, outlets: &Outlets, standard: &[Ow
 }
 
 /// Finds the keeper that a killed supervisor has left, with everything that it holds.
-pub fn adopt(socket: &Path, id: ProcessId) -> anyhow::Result<(Started, Terminal, Outlets)> {
-    let stream = UnixStream::connect(socket).with_context(|| {
-        format!("the program's keeper (process {}) does not listen on {}", id.pid, text::path(socket))
-    })?;
+pub fn adopt(places: &[PathBuf], job: &str, id: ProcessId) -> anyhow::Result<(Started, Terminal, Outlets)> {
+    let stream = door::knock(places, &door_name(job))
+        .with_context(|| format!("the program's keeper (process {}) does not answer", id.pid))?;
     let mut reports = Receiver::new(stream.try_clone().context("no descriptor is left")?);
     let Some((Report::Holding { process, open, stopped, ended }, _)) = reports.receive::<Report>()? else {
         return Err(Failure::new(Class::Failed, "the program's keeper says something else than what it holds").into());

@@ -5,9 +5,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connection::Connection;
 use super::{LOCK, Outlets, Supervisor, Terminal, UNSEEN, keeper};
+use crate::door::Door;
 use crate::failure::{self, Failure};
 use crate::jobs::{Job, JobStore};
 use crate::keeper::{Keep, Origin, Stdio};
@@ -89,46 +89,44 @@ pub fn supervise() -> anyhow::Result<i32> {
     let descriptors = control.take_descriptors();
     let answer = control.stream().try_clone()?;
     match begin(&launch, descriptors, control.stream().try_clone()?) {
-        Ok((supervisor, listener, first, socket)) => {
+        Ok((supervisor, door, first)) => {
             drop((control, answer));
             // Where it was started may be unmounted, as far as we are concerned. The root cannot be refused.
             let _ = std::env::set_current_dir("/");
-            supervisor.serve(listener, first)?;
-            let _ = std::fs::remove_file(socket);
+            let (places, name) = (supervisor.store.doors(), door_name(&supervisor.name));
+            supervisor.serve(door, first)?;
+            Door::close(&places, &name);
             Ok(0)
         }
         Err(error) => {
             let failed = Reply::Failed { message: failure::line(&error), exit: failure::class(&error) as i32 };
-            local::send(&answer, &failed, &[])?;
+            // Told already if the connection has got so far.
+            let _ = local::send(&answer, &failed, &[]);
             Ok(1)
         }
     }
 }
 
-type Begun = (Arc<Supervisor>, UnixListener, Connection, PathBuf);
+type Begun = (Arc<Supervisor>, Door, Connection);
 
 fn begin(launch: &Launch, descriptors: VecDeque<OwnedFd>, control: UnixStream) -> anyhow::Result<Begun> {
     let store = JobStore::open()?;
-    let sockets = store.sockets()?;
+    let places = store.doors();
     let lock = lock(&store.directory(&launch.name))?;
     let supervisor = Supervisor::new(store, &launch.name, lock)?;
-    let socket = sockets.join(format!("{}.sock", launch.name));
-    let listener = listen(&socket)?;
+    let door = Door::open(&places, &door_name(&launch.name))?;
     let first = Connection::new(&supervisor, control)?;
-    let keeper_socket = sockets.join(format!("{}.keeper", launch.name));
-    let notes = match &launch.kind {
+    let begun = match &launch.kind {
         LaunchKind::Program { origin, standard, command } => {
             if standard.attaches {
                 first.expect_to_attach(true);
             }
-            start_program(&supervisor, keeper_socket, origin, standard, command, descriptors)?
+            start_program(&supervisor, &door, origin, standard, command, descriptors)
         }
-        LaunchKind::Adopt => {
-            adopt(&supervisor, &keeper_socket)?;
-            Vec::new()
-        }
-        LaunchKind::Await => Vec::new(),
+        LaunchKind::Adopt => adopt(&supervisor, &door).map(|()| Vec::new()),
+        LaunchKind::Await => Ok(Vec::new()),
     };
+    let notes = begun.inspect_err(|error| first.writer.fail(error))?;
     if matches!(launch.kind, LaunchKind::Await) {
         first.writer.send(&Reply::Done, &[])?;
     } else {
@@ -137,7 +135,7 @@ fn begin(launch: &Launch, descriptors: VecDeque<OwnedFd>, control: UnixStream) -
         let pid = supervisor.state().job.as_ref().map_or(0, |job| job.pid);
         first.writer.send(&Reply::Running { pid }, &[])?;
     }
-    Ok((supervisor, listener, first, socket))
+    Ok((supervisor, door, first))
 }
 
 /// Makes sure that the job has one supervisor.
@@ -155,17 +153,18 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
     Ok(lock)
 }
 
-fn listen(path: &Path) -> anyhow::Result<UnixListener> {
-    // What is there was left by one that was killed: we have the lock.
-    let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", text::path(path)))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+/// The name of the socket of a job's supervisor.
+pub fn door_name(job: &str) -> String {
+    format!("{job}.sock")
+}
+
+fn bytes_of(path: &Path) -> Bytes {
+    Bytes(path.as_os_str().as_bytes().to_vec())
 }
 
 fn start_program(
     supervisor: &Arc<Supervisor>,
-    socket: PathBuf,
+    door: &Door,
     origin: &Origin,
     standard: &Standard,
     command: &[Bytes],
@@ -182,7 +181,13 @@ fn start_program(
             Stdio::Given => theirs.push(given.pop_front().context("a descriptor that was announced has not come")?),
         }
     }
-    let keep = Keep { directory: supervisor.directory.clone(), socket, stdio: standard.stdio, origin: origin.clone() };
+    let keep = Keep {
+        directory: supervisor.directory.clone(),
+        name: supervisor.name.clone(),
+        doors: supervisor.store.doors().iter().map(|place| bytes_of(place)).collect(),
+        stdio: standard.stdio,
+        origin: origin.clone(),
+    };
     let mut keeper = keeper::start(&keep, &terminal, &outlets, &theirs)?;
     drop(theirs);
     let notes = std::mem::take(&mut keeper.notes);
@@ -199,16 +204,18 @@ fn start_program(
     }
     job.keeper = Some(keeper.handle.id);
     job.pipes = pipes;
+    job.sockets = Some(bytes_of(door.place()));
     supervisor.settle(job, keeper, terminal, outlets)?;
     Ok(notes)
 }
 
-fn adopt(supervisor: &Arc<Supervisor>, socket: &Path) -> anyhow::Result<()> {
-    let job = supervisor.store.job(&supervisor.name)?;
+fn adopt(supervisor: &Arc<Supervisor>, door: &Door) -> anyhow::Result<()> {
+    let mut job = supervisor.store.job(&supervisor.name)?;
     let Some(id) = job.keeper.filter(|keeper| keeper.lives()) else {
         let message = format!("the job {} has no keeper any more: it cannot be attached to", job.name);
         return Err(Failure::new(Class::Failed, message).into());
     };
-    let (keeper, terminal, outlets) = keeper::adopt(socket, id)?;
+    let (keeper, terminal, outlets) = keeper::adopt(&supervisor.store.doors_of(&job), &job.name, id)?;
+    job.sockets = Some(bytes_of(door.place()));
     supervisor.settle(job, keeper, terminal, outlets)
 }

@@ -29,8 +29,8 @@ pub fn last_line(log: &Log) -> String {
     let end = log.end();
     let bytes = log.bytes(end.saturating_sub(LAST).max(log.start()), end).unwrap_or_default();
     let text = without_escapes(&String::from_utf8_lossy(&bytes));
-    let lines = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
-    lines.last().unwrap_or_default().to_owned()
+    let mut lines = text.rsplit(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
+    lines.next().unwrap_or_default().to_owned()
 }
 
 fn without_escapes(text: &str) -> String {
