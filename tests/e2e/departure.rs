@@ -9,8 +9,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ckpt_image::{Codec, Content, Encoder, HOST_ARCHITECTURE, ImageReader, ImageWriter, PageRange};
 use ckpt_tests::{Case, Ending, Roundtrip, Running, Suite, Whos, skip};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::{Plain, driver};
 
@@ -121,13 +123,16 @@ pub fn add(suite: &mut Suite) {
         Roundtrip::of("threads_load").undergo(case, |pid| steps(case, "depart", pid, &["drop"]))
     });
     suite.add("departure::no_instruction_after_the_tracers_death", Whos::Both, no_instruction);
+    suite.add("departure::parked_again_after_somebody_continued_it", Whos::User, parked_again);
     suite.add("departure::a_stopped_program_stays_stopped", Whos::Both, stopped_before);
     suite.add("departure::an_adopted_program_is_saved", Whos::Both, saved_by_another);
     suite.add("departure::a_departed_program_is_saved", Whos::Both, saved_by_the_same);
     suite.add("departure::a_full_disk_leaves_it_parked", Whos::Root, full_disk);
     suite.add("departure::a_program_that_nobody_parked_is_not_adopted", Whos::User, not_parked);
     suite.add("departure::a_cut_or_damaged_stream_leaves_nothing", Whos::Both, damaged_streams);
+    suite.add("departure::what_has_arrived_waits_to_be_let_go", Whos::Both, held);
     suite.add("departure::an_image_of_an_older_order", Whos::User, older_order);
+    suite.add("departure::of_pages_that_come_twice_the_last_holds", Whos::User, last_holds);
     suite.add("departure::a_lost_destination_resumes_the_source", Whos::Both, lost_destination);
     suite.add("departure::connections_are_given_up_on_demand", Whos::Both, connections);
     suite.add("departure::surveyed_without_being_stopped", Whos::Both, surveyed);
@@ -148,7 +153,8 @@ fn driver(case: &Case) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn drive(case: &Case, words: &[&str]) -> Result<Command> {
+/// The driver, with something to do.
+pub fn drive(case: &Case, words: &[&str]) -> Result<Command> {
     let mut command = case.command(driver(case)?);
     command.args(words);
     Ok(command)
@@ -213,6 +219,30 @@ fn no_instruction(case: &Case) -> Result<()> {
     case.go()?;
     ensure!(program.wait()? == Ending::Exited(0), "{}", program.streams());
     Ok(())
+}
+
+/// A SIGCONT from somebody else takes the stop away; parked again it is safe again, and lets go it does not notice.
+fn parked_again(case: &Case) -> Result<()> {
+    Roundtrip::of("threads_load").undergo(case, |pid| {
+        die_parked(case, pid)?;
+        let number = pid.to_string();
+        for last in ["hang", "resume"] {
+            let words = ["adopt", &number, "say=adopted", "hang", "park", "say=again", last];
+            let mut tracer = case.start_with_stdin(drive(case, &words)?.stdin(Stdio::piped()))?;
+            tracer.wait_for_text("adopted\n")?;
+            kill(pid, Signal::CONT)?;
+            tracer.write(b"x")?;
+            tracer.wait_for_text("again\n")?;
+            if last == "hang" {
+                kill(tracer.pid(), Signal::KILL)?;
+                ensure!(tracer.wait()? == Ending::Signaled(9), "{}", tracer.streams());
+                case.wait_until("it is stopped", || Case::state(pid) == Some('T'))?;
+            } else {
+                ensure!(tracer.wait()? == Ending::Exited(0), "{}", tracer.streams());
+            }
+        }
+        case.wait_until("it runs on", || matches!(Case::state(pid), Some('R' | 'S')))
+    })
 }
 
 /// One that was stopped before stays so, whatever becomes of its tracer, and goes on at SIGCONT alone.
@@ -344,6 +374,49 @@ fn damaged_streams(case: &Case) -> Result<()> {
     Ok(())
 }
 
+/// What has arrived runs when it is let go and not before; dropped, or when its engine is killed, it is gone.
+fn held(case: &Case) -> Result<()> {
+    let mut program = Roundtrip::of("threads_load").start(case)?;
+    let stream = case.write("stream", "")?;
+    case.run(&mut drive(case, &["write", &program.pid().to_string(), &stream.display().to_string()])?)?.expect(0)?;
+    kill(program.pid(), Signal::KILL)?;
+    ensure!(program.wait()? == Ending::Signaled(9), "{}", program.streams());
+    // If it ran, it would say so and end.
+    case.go()?;
+    for fate in ["killed", "dropped", "let go"] {
+        let mut command = drive(case, &["hold", &stream.display().to_string()])?;
+        let mut engine = case.start_with_stdin(command.stdin(Stdio::piped()))?;
+        engine.wait_for_text("\n")?;
+        let said = engine.stdout();
+        let pid: i32 = said.trim_start_matches("held ").trim_end().parse().with_context(|| said.clone())?;
+        std::thread::sleep(Duration::from_millis(50));
+        ensure!(
+            Case::state(pid) == Some('t') && engine.stdout() == said,
+            "{:?} {}",
+            Case::state(pid),
+            engine.streams()
+        );
+        match fate {
+            "killed" => {
+                kill(engine.pid(), Signal::KILL)?;
+                ensure!(engine.wait()? == Ending::Signaled(9), "{}", engine.streams());
+            }
+            "dropped" => {
+                engine.close_stdin();
+                ensure!(engine.wait()? == Ending::Exited(0), "{}", engine.streams());
+                ensure!(Case::state(pid).is_none(), "it is still there");
+            }
+            _ => {
+                engine.write(b"go")?;
+                ensure!(engine.wait()? == Ending::Exited(0), "{}", engine.streams());
+                ensure!(engine.stdout() == said + "as expected\n", "{}", engine.streams());
+            }
+        }
+        case.wait_until("nothing is left", || strangers(case, &[]).is_empty() && Case::state(pid).is_none())?;
+    }
+    Ok(())
+}
+
 fn refused(case: &Case, file: &Path, told: &[&str]) -> Result<()> {
     let finished = case.run(&mut drive(case, &["arrive", &file.display().to_string()])?)?.expect(1)?;
     let is_told = told.iter().any(|word| finished.stderr.contains(word));
@@ -353,50 +426,102 @@ fn refused(case: &Case, file: &Path, told: &[&str]) -> Result<()> {
 
 /// An image whose state comes last, as it did: a file of it is restored, a stream is refused by name.
 fn older_order(case: &Case) -> Result<()> {
-    let mut program = Roundtrip::of("heap").start(case)?;
-    let (image, older) = (case.path("image"), case.path("older"));
-    case.checkpoint(program.pid(), &image, &["--stop"])?;
-    ensure!(program.wait()? == Ending::Signaled(9), "{}", program.streams());
-    state_last(&image, &older)?;
+    let program = Roundtrip::of("heap").start(case)?;
+    let older = case.path("older");
+    let mut parts = Parts::of(case, program)?;
+    // The vDSO's run was the last of all.
+    parts.runs.rotate_left(1);
+    let mut writer = parts.begin(&older)?;
+    parts.put_runs(&mut writer, |data| data)?;
+    parts.put_states(&mut writer)?;
+    writer.finish()?;
     case.give(&older)?;
     refused(case, &older, &["older versions"])?;
-    let mut restored = case.restore(&older, &[])?;
     case.go()?;
-    ensure!(restored.wait()? == Ending::Exited(0), "{}", restored.streams());
-    ensure!(restored.stdout() == "as expected\n", "{}", restored.streams());
+    expect_the_rest(&mut case.restore(&older, &[])?)
+}
+
+/// Every page comes twice, wrong and then right, at once or after all others: the last one holds, of a file and of a stream.
+fn last_holds(case: &Case) -> Result<()> {
+    let program = Roundtrip::of("heap").start(case)?;
+    let image = case.path("twice");
+    let mut parts = Parts::of(case, program)?;
+    let mut writer = parts.begin(&image)?;
+    parts.put_states(&mut writer)?;
+    // The vDSO is not ours to be wrong about.
+    let rest = parts.runs.split_off(1);
+    parts.put_runs(&mut writer, |data| data)?;
+    parts.runs = rest;
+    let wrong = |data: Vec<u8>| data.iter().map(|byte| !byte).collect();
+    parts.put_runs(&mut writer, wrong)?;
+    parts.put_runs(&mut writer, |data| data)?;
+    for run in std::mem::take(&mut parts.runs) {
+        parts.runs = vec![run];
+        parts.put_runs(&mut writer, wrong)?;
+        parts.put_runs(&mut writer, |data| data)?;
+    }
+    writer.finish()?;
+    case.give(&image)?;
+    case.go()?;
+    expect_the_rest(&mut case.restore(&image, &[])?)?;
+    expect_the_rest(&mut case.start(&mut drive(case, &["arrive", &image.display().to_string()])?)?)
+}
+
+/// The program is what it was.
+fn expect_the_rest(running: &mut Running) -> Result<()> {
+    ensure!(running.wait()? == Ending::Exited(0), "{}", running.streams());
+    ensure!(running.stdout() == "as expected\n", "{}", running.streams());
     Ok(())
 }
 
-/// Writes the image anew in the old order.
-fn state_last(from: &Path, to: &Path) -> Result<()> {
-    use ckpt_image::{Codec, Content, Encoder, HOST_ARCHITECTURE, ImageReader, ImageWriter};
-    let mut reader = ImageReader::new(File::open(from)?)?;
-    let mut writer = ImageWriter::new(File::create(to)?, HOST_ARCHITECTURE, 4096)?;
-    let mut encoder = Encoder::new(4096, Codec::None)?;
-    let mut states = Vec::new();
-    let mut runs = Vec::new();
-    while let Some(record) = reader.next_record()? {
-        match record.content {
-            Content::Layout => writer.put_layout(&reader.read_json::<serde_json::Value>()?)?,
-            Content::State { name } => states.push((name, reader.read_json::<serde_json::Value>()?)),
-            Content::Pages { ranges, .. } => {
-                let mut data = Vec::new();
-                reader.read_data(&mut data)?;
-                runs.push((ranges, data));
+/// What an image is made of.
+struct Parts {
+    layout: Value,
+    states: Vec<(String, Value)>,
+    runs: Vec<(Vec<PageRange>, Vec<u8>)>,
+    encoder: Encoder,
+}
+
+impl Parts {
+    /// Of an image of a program, which is ended.
+    fn of(case: &Case, mut program: Running) -> Result<Self> {
+        let image = case.path("image");
+        case.checkpoint(program.pid(), &image, &["--stop"])?;
+        ensure!(program.wait()? == Ending::Signaled(9), "{}", program.streams());
+        let mut reader = ImageReader::new(File::open(image)?)?;
+        let encoder = Encoder::new(4096, Codec::None)?;
+        let mut parts = Self { layout: Value::Null, states: Vec::new(), runs: Vec::new(), encoder };
+        while let Some(record) = reader.next_record()? {
+            match record.content {
+                Content::Layout => parts.layout = reader.read_json()?,
+                Content::State { name } => parts.states.push((name, reader.read_json()?)),
+                Content::Pages { ranges, .. } => {
+                    let mut data = Vec::new();
+                    reader.read_data(&mut data)?;
+                    parts.runs.push((ranges, data));
+                }
+                Content::FileData { file, .. } => anyhow::bail!("it carries file {file}"),
             }
-            Content::FileData { .. } => {}
         }
+        Ok(parts)
     }
-    // The vDSO's run was the last of all.
-    runs.rotate_left(1);
-    for (ranges, data) in runs {
-        writer.append(&encoder.pages(0, &ranges, &data)?)?;
+
+    fn begin(&self, file: &Path) -> Result<ImageWriter<File>> {
+        let mut writer = ImageWriter::new(File::create(file)?, HOST_ARCHITECTURE, 4096)?;
+        writer.put_layout(&self.layout)?;
+        Ok(writer)
     }
-    for (name, state) in states {
-        writer.put_state(&name, &state)?;
+
+    fn put_states(&self, writer: &mut ImageWriter<File>) -> Result<()> {
+        self.states.iter().try_for_each(|(name, state)| Ok(writer.put_state(name, state)?))
     }
-    writer.finish()?;
-    Ok(())
+
+    fn put_runs(&mut self, writer: &mut ImageWriter<File>, change: impl Fn(Vec<u8>) -> Vec<u8>) -> Result<()> {
+        for (ranges, data) in &self.runs {
+            writer.append(&self.encoder.pages(0, ranges, &change(data.clone()))?)?;
+        }
+        Ok(())
+    }
 }
 
 /// The destination dies in the middle: the source runs on.

@@ -48,6 +48,16 @@ fn drive(words: &[&str]) -> Result<u8> {
             let arrival = arrive(File::open(file)?, &RestoreOptions::default())?;
             Ok(status(arrival.go()?.wait()?))
         }
+        ["hold", file] => {
+            let arrival = arrive(File::open(file)?, &RestoreOptions::default())?;
+            println!("held {}", arrival.report().pid);
+            io::stdout().flush()?;
+            // Whoever says nothing lets it go to pieces.
+            if io::stdin().read(&mut [0])? == 0 {
+                return Ok(0);
+            }
+            Ok(status(arrival.go()?.wait()?))
+        }
         ["write", pid, file] => {
             let departure = depart(pid.parse()?, File::create(file)?, &options(), &mut |_| Ok(()))?;
             departure.resume()?;

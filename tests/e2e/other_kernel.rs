@@ -9,6 +9,7 @@ use object::elf::{FileHeader64, SHT_DYNSYM, STT_FUNC};
 use object::read::elf::{FileHeader, Sym};
 use serde_json::Value;
 
+use crate::departure::drive;
 use crate::image_edit::Edit;
 
 pub fn add(suite: &mut Suite) {
@@ -35,6 +36,10 @@ fn restored(case: &Case, same_layout: bool) -> Result<()> {
         let ending = restored.wait()?;
         let is_right = ending == Ending::Exited(0) && restored.stdout() == "as expected\n";
         ensure!(is_right, "{}: {ending:?}, {}", image.display(), restored.streams());
+        let mut arrived = case.start(&mut drive(case, &["arrive", &image.display().to_string()])?)?;
+        let ending = arrived.wait()?;
+        let is_right = ending == Ending::Exited(0) && arrived.stdout() == "as expected\n";
+        ensure!(is_right, "{}, by a stream: {ending:?}, {}", image.display(), arrived.streams());
     }
     Ok(())
 }

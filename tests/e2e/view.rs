@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ckpt_tests::{Case, Ending, Running, Suite, Whos, skip};
+use ckpt_tests::{Case, Ending, Roundtrip, Running, Suite, Whos, skip};
 use serde_json::Value;
 
 pub fn add(suite: &mut Suite) {
@@ -22,9 +22,28 @@ pub fn add(suite: &mut Suite) {
     suite.add("view::in_a_directory_that_may_not_be_listed", Whos::User, unlisted);
     suite.add("view::without_namespaces", Whos::Both, |case| without_namespaces(case, None));
     suite.add("view::namespaces_forbidden", Whos::User, |case| without_namespaces(case, Some("no_user_namespaces")));
+    suite.add("view::read_only", Whos::Both, read_only);
+    for (name, program, args) in OTHERS {
+        let name = format!("view::under_a_new_root_{name}");
+        suite.add(&name, Whos::Both, |case| {
+            Roundtrip::of(program).args(args).restore_flags(NEW_ROOT).generations(2).run(case)
+        });
+    }
     suite.add("view::files_that_have_changed", Whos::Both, changed);
     suite.add("view::what_cannot_be_shown", Whos::Both, refused);
 }
+
+/// Needs a new root directory, and nothing of what the programs use.
+const NEW_ROOT: &[&str] = &["--show", "/ckpt-view/usr=/usr"];
+const OTHERS: &[(&str, &str, &[&str])] = &[
+    ("files", "files", &["regular"]),
+    ("directory", "files", &["directory"]),
+    ("devices", "files", &["devices"]),
+    ("unlinked_file", "files", &["deleted"]),
+    ("process", "process", &[]),
+    ("pipes", "pipes", &["contents"]),
+    ("threads", "threads_load", &[]),
+];
 
 /// Where the program is started, and where its files are moved to.
 struct Moved {
@@ -258,7 +277,7 @@ fn unlisted(case: &Case) -> Result<()> {
     ensure!(restored.wait()? == Ending::Exited(1), "{}", restored.streams());
     let said = restored.stdout();
     ensure!(said.matches("FAIL line").count() == 1 && said.contains("0 entries, were 1"), "{}", restored.streams());
-    ensure!(restored.stderr().contains("machine/*, which may not be read"), "{}", restored.streams());
+    ensure!(restored.stderr().contains("machine/* of this machine"), "{}", restored.streams());
     moved.check_written(true)
 }
 
@@ -278,6 +297,18 @@ fn without_namespaces(case: &Case, wrapper: Option<&str>) -> Result<()> {
     let is_told = restored.stderr().lines().any(|line| line.contains("by name") && line.contains(&old));
     ensure!(is_told, "{}", restored.streams());
     Ok(())
+}
+
+fn read_only(case: &Case) -> Result<()> {
+    let moved = Moved::save(case, machine(case)?.join("old"), "read-only")?.away()?;
+    let only = |name: &str| ["--show-read-only".into(), show(&moved.old.join(name), &moved.new.join(name))];
+    let shown: Vec<OsString> = moved.show_all().into_iter().chain(only("in")).collect();
+    finishes_well(case, restore(case, &moved.image, &[], &shown)?)?;
+    moved.check_written(true)?;
+    fs::write(moved.new.join("work/log"), "before\n")?;
+    let mut command = case.ckptctl(["restore"]);
+    let refused = case.run(command.arg(&moved.image).args(moved.show_all()).args(only("work")))?;
+    refused.expect_refusal(&[7], &["work/log", "Read-only"]).map(drop)
 }
 
 fn changed(case: &Case) -> Result<()> {

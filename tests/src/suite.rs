@@ -157,8 +157,8 @@ impl Suite {
 fn shed_inheritance() -> std::io::Result<()> {
     const SHED: &str = "CKPT_TESTS_SHED";
     const SCRIPT: &str = r#"for fd in /proc/$$/fd/*; do
-            n=${fd##*/}; ((n > 2)) && eval "exec $n>&-"
-        done 2>/dev/null; exec env --default-signal "$0" "$@""#;
+            n=${fd##*/}; ((n > 2)) && eval "exec $n>&-" 2>/dev/null
+        done; exec env --default-signal "$0" "$@""#;
     if std::env::var_os(SHED).is_some() {
         return Ok(());
     }

@@ -197,13 +197,17 @@ impl Departure {
     /// Makes sure that the program does not run on should this process be killed: it is then stopped as by SIGSTOP,
     /// before any of its threads executes an instruction.
     ///
+    /// A SIGCONT from anybody undoes that. Called again, it is made sure again.
+    ///
     /// # Errors
     /// [`Error::Died`].
     pub fn park(&mut self) -> Result<(), Error> {
-        if self.parked.is_none() {
-            let frozen = self.frozen()?;
-            self.parked = Some(Parked::park(frozen)?);
-        }
+        let parked = self.parked.take();
+        let frozen = self.frozen()?;
+        self.parked = Some(match parked {
+            Some(parked) => parked.renew(frozen)?,
+            None => Parked::park(frozen)?,
+        });
         Ok(())
     }
 

@@ -129,6 +129,7 @@ impl<W: Write + Send> Sink<'_, W> {
                 Contents::Memory(parts) => {
                     for &(at, span) in parts {
                         for (offset, part) in pieces(at, span.len) {
+                            cancel::check()?;
                             let data = &mut buffer[..usize_of(part)];
                             memory.read_forced(span.addr + (offset - at), data)?;
                             let encoded = encoder.file_data(id, offset, data).map_err(self.failed())?;

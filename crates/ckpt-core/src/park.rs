@@ -52,11 +52,18 @@ impl Parked {
     /// [`Error::Died`].
     pub fn park(frozen: &Frozen) -> Result<Self, Error> {
         let lost = Lost::among(frozen, &[libc::SIGCONT])?;
+        let stop = if frozen.stopped_by.is_some() { Stop::Idle } else { Stop::Waits };
+        Self { stop, lost }.renew(frozen)
+    }
+
+    /// Sends the SIGSTOP, also where it was sent before: a SIGCONT may have taken it away. Whatever undoes the one undoes
+    /// the other.
+    ///
+    /// # Errors
+    /// [`Error::Died`].
+    pub fn renew(self, frozen: &Frozen) -> Result<Self, Error> {
         send(frozen.pid, Signal::STOP)?;
-        if !has_pending_stop(frozen.pid)? {
-            return Err(Error::Died { pid: frozen.pid });
-        }
-        Ok(Self { stop: if frozen.stopped_by.is_some() { Stop::Idle } else { Stop::Waits }, lost })
+        if has_pending_stop(frozen.pid)? { Ok(self) } else { Err(Error::Died { pid: frozen.pid }) }
     }
 
     /// What became of one whose tracer has died, and which is frozen again.

@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_millis(200);
 /// whether the signal was there.
 ///
 /// Signals that come first are delivered, as they are to a thread that runs on: their handlers begin, and execute nothing.
-/// Should the tracer die at any moment, the signal is delivered.
+/// Should the tracer die meanwhile, the signal is delivered or, once it was taken, gone.
 ///
 /// # Errors
 /// [`TraceError::Gone`] when it ends.
@@ -63,3 +63,6 @@ impl Running {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,6 +114,9 @@ pub enum Request {
         self_contained: bool,
         /// As `ckptctl checkpoint --carry-files`.
         carry_files: bool,
+        /// As `ckptctl checkpoint --tcp=close`.
+        #[serde(default)]
+        tcp_close: bool,
     },
     /// Move it → [`Reply::Ask`], [`Reply::Check`], [`Reply::Progress`], [`Reply::MovedTo`].
     Migrate {

@@ -66,6 +66,7 @@ fn by_supervisor(store: &JobStore, job: &Job, args: &CheckpointArgs) -> anyhow::
         codec: args.codec.to_string(),
         self_contained: args.self_contained,
         carry_files: args.carry_files,
+        tcp_close: args.tcp == "close",
     };
     let stream = client::connect(store, job)?;
     let Reply::Saved { mut report } = client::perform(&stream, &request, |_| {})? else {

@@ -234,7 +234,7 @@ pub struct CheckpointArgs {
     pub carry_files: bool,
     /// What to do about connected TCP sockets: refuse, or close them, so that the restored program finds them reset by
     /// their peers
-    #[arg(long, default_value = "refuse", value_parser = PossibleValuesParser::new(["refuse", "close"]))]
+    #[arg(long, value_name = "HOW", default_value = "refuse", value_parser = PossibleValuesParser::new(["refuse", "close"]))]
     pub tcp: String,
     /// Print one JSON object
     #[arg(long)]
@@ -261,6 +261,9 @@ pub struct RestoreArgs {
     /// whose files lie elsewhere here. Can be given several times
     #[arg(long, value_name = "OLD=NEW", value_parser = OsStringValueParser::new().try_map(|text| shown(&text)))]
     pub show: Vec<Shown>,
+    /// The same, but the program cannot write there
+    #[arg(long, value_name = "OLD=NEW", value_parser = OsStringValueParser::new().try_map(|text| shown(&text)))]
+    pub show_read_only: Vec<Shown>,
     /// Restore even if this processor lacks features of the one where the image was made; the program may then die of
     /// SIGILL
     #[arg(long)]

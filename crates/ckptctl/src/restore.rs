@@ -1,6 +1,6 @@
 //! `restore`: bring a program back.
 
-use ckpt_core::{Ending, RestoreOptions};
+use ckpt_core::{Ending, RestoreOptions, Shown};
 
 use crate::cli::RestoreArgs;
 use crate::{jobs, output, text};
@@ -10,12 +10,14 @@ pub fn restore(args: &RestoreArgs) -> anyhow::Result<i32> {
     if let Some((job, number)) = jobs::named(&args.file)? {
         return jobs::restore(args, &job, number);
     }
+    let read_only: Vec<Shown> =
+        args.show_read_only.iter().cloned().map(|shown| Shown { read_only: true, ..shown }).collect();
     let options = RestoreOptions {
         nest: args.nest,
         files: args.files,
         ignore_cpu: args.ignore_cpu,
         detach: args.detach,
-        view: args.show.clone(),
+        view: args.show.iter().chain(&read_only).cloned().collect(),
     };
     let restored = ckpt_core::restore(&args.file, &options)?;
     for note in &restored.report().notes {

@@ -228,4 +228,4 @@ impl ImageIndex {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

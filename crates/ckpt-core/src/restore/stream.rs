@@ -304,3 +304,6 @@ fn nameless_file() -> Result<File, Error> {
         .or_else(|_| rustix::fs::memfd_create("carried files", MemfdFlags::CLOEXEC));
     made.map(File::from).map_err(|error| Error::file("make a file in", directory)(error.into()))
 }
+
+#[cfg(test)]
+mod tests;

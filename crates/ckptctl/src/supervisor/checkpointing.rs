@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::jobs::History;
 
 /// What is to be saved, and how.
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 #[derive(Debug, Clone)]
 pub struct Wish {
     /// Into this file; `None`: into the job's history.
@@ -29,6 +30,8 @@ pub struct Wish {
     pub self_contained: bool,
     /// The image carries open files.
     pub carry_files: bool,
+    /// Connected TCP sockets become reset ones.
+    pub tcp_close: bool,
 }
 
 /// Saves the program in a thread of its own, which answers. The flag is set as long as it can be cancelled.
@@ -63,6 +66,7 @@ fn save(supervisor: &Arc<Supervisor>, wish: &Wish, act: Act) -> anyhow::Result<s
         codec,
         self_contained: wish.self_contained,
         carry_files: wish.carry_files,
+        tcp_close: wish.tcp_close,
         ..CheckpointOptions::default()
     };
     let history = History::of(&supervisor.directory);

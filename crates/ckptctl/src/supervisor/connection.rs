@@ -148,8 +148,8 @@ impl Connection {
             | Request::Signal { .. }
             | Request::SignalGroup { .. }
             | Request::Continue => self.pass_on(request),
-            Request::Checkpoint { file, stop, codec, self_contained, carry_files } => {
-                let wish = checkpointing::Wish { file, stop, codec, self_contained, carry_files };
+            Request::Checkpoint { file, stop, codec, self_contained, carry_files, tcp_close } => {
+                let wish = checkpointing::Wish { file, stop, codec, self_contained, carry_files, tcp_close };
                 checkpointing::start(&self.supervisor, wish, self.writer.clone(), &self.is_acting)?;
             }
             Request::Cancel => {

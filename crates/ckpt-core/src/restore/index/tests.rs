@@ -18,7 +18,7 @@ use crate::resource::tracee::Tracee;
 use crate::restore::fill::{FileRuns, Runs};
 
 /// Layout and state of a real process.
-fn real() -> &'static (Value, Value) {
+pub fn real() -> &'static (Value, Value) {
     static REAL: OnceLock<(Value, Value)> = OnceLock::new();
     REAL.get_or_init(|| {
         let tracee = Tracee::new();

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use ckpt_trace::sys;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    Access, AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, accessat, chmodat,
-    chownat, fstat, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
+    Access, AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, accessat, chmodat, chownat,
+    fstat, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -82,7 +82,7 @@ impl View {
             in_memory: Vec::new(),
             hidden: Vec::new(),
         };
-        making.fit(&self.tree(), root, Path::new("/"))?;
+        making.fit(&self.tree(), &root, Path::new("/"))?;
         if let Some(root) = making.new_root.take() {
             enter(&root).map_err(|error| format!("the root directory cannot be exchanged: {error}"))?;
         }
@@ -99,33 +99,33 @@ const COPY: OpenTreeFlags =
 
 impl Making<'_> {
     /// Gives all that is shown below a directory its place.
-    fn fit(&mut self, node: &Node, directory: OwnedFd, path: &Path) -> Result<(), String> {
+    fn fit(&mut self, node: &Node, directory: &OwnedFd, path: &Path) -> Result<(), String> {
         let adding = |error| failed("add to the directory", path, error);
-        let directory = if self.ours.contains(&fstat(&directory).map_err(adding)?.st_dev) {
+        let mut made = None;
+        if self.ours.contains(&fstat(directory).map_err(adding)?.st_dev) {
             // It was missing and is empty.
             self.in_memory.push(path.to_path_buf());
             for (name, child) in &node.below {
-                self.make_place(None, &directory, name, child).map_err(adding)?;
+                self.make_place(None, directory, name, child).map_err(adding)?;
             }
-            directory
-        } else if node.below.iter().all(|(name, child)| self.has_place(&directory, name, child)) {
-            directory
-        } else {
-            self.open(node, &directory, path).map_err(adding)?
-        };
+        } else if !node.below.iter().all(|(name, child)| self.has_place(directory, name, child)) {
+            made = Some(self.open(node, directory, path).map_err(adding)?);
+        }
+        let shown_in = made.as_ref().unwrap_or(directory);
         for (name, child) in &node.below {
             let path = path.join(name);
             let tree = child.shows.and_then(|index| self.sources.get_mut(index)?.take());
             let place = match tree {
-                Some(tree) => attach(&tree, &directory, name).map(|()| tree),
-                None => open_path(&directory, name),
+                Some(tree) => attach(&tree, shown_in, name).map(|()| tree),
+                None => open_path(shown_in, name),
             };
             let place = place.map_err(|error| failed("show something at", &path, error))?;
             if !child.below.is_empty() {
-                self.fit(child, place, &path)?;
+                self.fit(child, &place, &path)?;
             }
         }
-        Ok(())
+        // Last: there may be more of it than mounts can be made.
+        made.map_or(Ok(()), |made| self.keep_rest(node, directory, &made, path).map_err(adding))
     }
 
     /// Whether what belongs there can be mounted over what is there: a directory over a directory, anything else over
@@ -139,33 +139,37 @@ impl Making<'_> {
         node.shows.is_none_or(|index| self.view.places[index].is_directory)
     }
 
-    /// Mounts a directory in memory over one, with all in it that the original holds, and with places for what is missing.
+    /// Mounts a directory in memory over one, with places for what is shown in it.
     fn open(&mut self, node: &Node, original: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
         let made = in_memory()?;
-        let stat = fstat(original)?;
         let both_empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(&made, "", original, "", both_empty)?;
         self.ours.insert(fstat(&made)?.st_dev);
-        for (name, kind) in self.entries(original, path) {
-            if node.below.contains_key(&name) {
-                continue;
-            }
-            match keep(original, &made, &name, kind) {
-                // It was there a moment ago.
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(_) => self.hidden.push(path.join(name)),
-            }
-        }
         for (name, child) in &node.below {
             self.make_place(Some(original), &made, name, child)?;
-        }
-        if self.copy_attributes(original, &stat, &made)? {
-            self.in_memory.push(path.to_path_buf());
         }
         if path == Path::new("/") {
             self.new_root = Some(made.try_clone().map_err(|_| Errno::MFILE)?);
         }
         Ok(made)
+    }
+
+    /// Shows in a directory in memory all else that the original holds, and makes it look like the original.
+    fn keep_rest(&mut self, node: &Node, original: &OwnedFd, made: &OwnedFd, path: &Path) -> Result<(), Errno> {
+        for (name, kind) in self.entries(original, path) {
+            if node.below.contains_key(&name) {
+                continue;
+            }
+            match keep(original, made, &name, kind) {
+                // It was there a moment ago.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(_) => self.hidden.push(path.join(name)),
+            }
+        }
+        if self.copy_attributes(original, made)? {
+            self.in_memory.push(path.to_path_buf());
+        }
+        Ok(())
     }
 
     /// Makes what something can be mounted over; a directory on the way shows what the original leads to, if anything.
@@ -219,7 +223,8 @@ impl Making<'_> {
 
     /// Gives a directory in memory the owner, mode and time of the one that it stands for, as far as we may. Tells whether
     /// the program can make files in it that would have been on disk.
-    fn copy_attributes(&self, original: &OwnedFd, stat: &Stat, made: &OwnedFd) -> Result<bool, Errno> {
+    fn copy_attributes(&self, original: &OwnedFd, made: &OwnedFd) -> Result<bool, Errno> {
+        let stat = fstat(original)?;
         let mode = stat.st_mode & 0o7777;
         let may_write = match self.owner {
             Owner::Of(user, group) => {
@@ -270,7 +275,7 @@ impl Making<'_> {
         }
         if !self.hidden.is_empty() {
             notes.push(format!(
-                "the program does not see {}, which may not be read",
+                "the program does not see {} of this machine: not readable, or too many",
                 some_of(self.hidden.iter().map(PathBuf::as_path))
             ));
         }
