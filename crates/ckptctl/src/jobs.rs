@@ -12,10 +12,10 @@ mod store;
 
 pub use attach::attach;
 pub use end::{rm, stop};
-pub use history::{History, history};
-pub use list::{ps, status_of, statuses};
+pub use history::{History, Reason, Scene, history};
+pub use list::{cpu, ps, status_of, statuses};
 pub use logs::logs;
 pub use restore::{branch, named, restore};
-pub use schedule::{Schedule, schedule};
 pub use run::run;
+pub use schedule::{Schedule, schedule};
 pub use store::{Job, JobEnding, JobStore, ProcessId, now, path_of, write_ending};

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod about;
 mod cancel;
 mod checkpoint;
 mod cli;
@@ -65,6 +66,11 @@ fn run(verb: Verb) -> anyhow::Result<i32> {
         Verb::Stop(args) => jobs::stop(&args),
         Verb::Rm(args) => jobs::rm(&args),
         Verb::History(args) => jobs::history(&args),
+        Verb::Branch(args) => jobs::branch(&args),
+        Verb::Schedule(args) => jobs::schedule(&args),
+        Verb::Info(args) => about::info(&args),
+        Verb::Completions(args) => about::completions(args.shell),
+        Verb::Man(args) => about::man(args.directory.as_deref()),
         Verb::Inspect(args) => inspect::inspect(&args),
         Verb::Verify(args) => verify::verify(&args),
         Verb::Export(args) => export::export(&args),

@@ -11,6 +11,7 @@ mod launch;
 mod log;
 mod outlets;
 mod pump;
+mod scheduling;
 mod status;
 mod terminal;
 
@@ -19,6 +20,8 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+
+use std::time::Duration;
 
 use anyhow::Context;
 use ckpt_core::Class;
@@ -184,6 +187,11 @@ impl Supervisor {
     /// Waits for a change.
     pub fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a change, not longer than this.
+    pub fn wait_at_most<'a>(&self, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
+        self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Makes all threads look at the state again.
@@ -398,6 +406,7 @@ impl Supervisor {
     /// Serves until the program has ended and nobody is connected any more.
     fn serve(self: &Arc<Self>, door: Door, first: Connection) -> anyhow::Result<()> {
         pump::start(self)?;
+        scheduling::start(self)?;
         first.start()?;
         connection::listen(self, door)?;
         let mut state = self.state();

@@ -19,6 +19,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::schedule::Schedule;
 use crate::failure::Failure;
 use crate::supervisor::Log;
 use crate::{door, text};
@@ -62,6 +63,9 @@ pub struct Job {
     /// The image that was complete when it was ended.
     #[serde(default)]
     pub saved: Option<Bytes>,
+    /// When it is saved by itself.
+    #[serde(default)]
+    pub schedule: Option<Schedule>,
 }
 
 /// A process that is not taken for a later one of the same number.
@@ -102,6 +106,7 @@ impl Job {
             sockets: None,
             host: None,
             saved: None,
+            schedule: None,
         }
     }
 
@@ -216,6 +221,11 @@ impl JobStore {
         let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
         let state = state.context("there is no directory for jobs; set HOME or XDG_STATE_HOME")?;
         Ok(Self { root: state.join("ckptctl/jobs") })
+    }
+
+    /// The directory of all.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// All jobs, by name.

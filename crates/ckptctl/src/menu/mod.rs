@@ -22,7 +22,9 @@ use anyhow::Context;
 use ratatui::crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture};
 use ratatui::crossterm::execute;
 
-pub use keys::{COMMANDS, Keymap};
+#[cfg(test)]
+pub use keys::COMMANDS;
+pub use keys::Keymap;
 use model::Model;
 pub use theme::Choice as ThemeChoice;
 use theme::Theme;

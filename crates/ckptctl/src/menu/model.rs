@@ -210,7 +210,7 @@ pub struct Checkpoint {
     pub pages: u64,
     /// How long the program could not run, in seconds.
     pub pause: f64,
-    /// Why it was made.
+    /// Why it was made: `asked`, `scheduled`, `move`.
     #[serde(default)]
     pub reason: String,
     /// What changed since the one before, in words.

@@ -751,9 +751,12 @@ fn on_job(
 }
 
 fn current(model: &Model, allowed: impl Fn(&JobStatus) -> Result<(), String>) -> Result<String, String> {
-    let job = model.current_job().ok_or("there is no job here; n makes one")?;
-    allowed(job)?;
-    Ok(job.name.clone())
+    match (model.current_job(), &model.job) {
+        (Some(job), _) => allowed(job).map(|()| job.name.clone()),
+        // Just started: the list will know it in a moment.
+        (None, Some(open)) if model.screen == Screen::Job => Ok(open.name.clone()),
+        _ => Err("there is no job here; n makes one".to_owned()),
+    }
 }
 
 fn confirm(

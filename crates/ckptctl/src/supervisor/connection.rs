@@ -16,6 +16,7 @@ use super::log::Piece;
 use super::{Client, MOST_INPUT, Place, State, Supervisor, UNSEEN, checkpointing};
 use crate::door::{Door, LOOK};
 use crate::failure;
+use crate::jobs::Reason;
 use crate::keeper::Order;
 use crate::local::Receiver;
 
@@ -149,8 +150,13 @@ impl Connection {
             | Request::SignalGroup { .. }
             | Request::Continue => self.pass_on(request),
             Request::Checkpoint { file, stop, codec, self_contained, carry_files, tcp_close } => {
-                let wish = checkpointing::Wish { file, stop, codec, self_contained, carry_files, tcp_close };
+                let reason = Reason::Asked;
+                let wish = checkpointing::Wish { file, stop, codec, self_contained, carry_files, tcp_close, reason };
                 checkpointing::start(&self.supervisor, wish, self.writer.clone(), &self.is_acting)?;
+            }
+            Request::Schedule { every, keep } => {
+                self.supervisor.schedule(every, keep)?;
+                self.writer.send(&Reply::Done, &[])?;
             }
             Request::Cancel => {
                 if self.is_acting.load(Ordering::Relaxed) {
