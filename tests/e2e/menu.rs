@@ -161,6 +161,9 @@ fn resize_storm(case: &Case) -> Result<()> {
         menu.terminal.resize(1 + step * 7 % 180, 1 + step * 5 % 60)?;
     }
     menu.terminal.resize(COLUMNS, ROWS)?;
+    menu.wait_until("all of it again", |lines| {
+        lines.last().is_some_and(|line| line.contains("q quit")) && lines[0].contains("New job")
+    })?;
     menu.press("?")?;
     menu.wait("Keys (Esc closes")?;
     menu.escape("Keys (Esc closes")?;

@@ -61,15 +61,6 @@ impl Terminal {
         Ok(Self { keyboard, program_end: Some(program_end), screen, _alive: alive })
     }
 
-    /// Gives it a size, as a window that is resized does.
-    ///
-    /// # Errors
-    /// When the terminal is gone.
-    pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
-        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        Ok(rustix::termios::tcsetwinsize(&self.keyboard, size)?)
-    }
-
     /// Presses keys.
     ///
     /// # Errors

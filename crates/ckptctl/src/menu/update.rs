@@ -98,6 +98,9 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             if let Some(job) = &mut model.job {
                 (job.is_attached, job.is_typing) = (false, false);
                 let name = job.name.clone();
+                correct(model, &name, |row| {
+                    (row.state, row.ending, row.pid) = (JobState::Ended, Some(ending), None);
+                });
                 model.tell(format!("{name} {}", ending_words(ending)), false);
             }
             Vec::new()
@@ -263,6 +266,10 @@ fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>) -> 
             let bytes = value.get("bytes").and_then(Value::as_u64).unwrap_or_default();
             let pause = value.get("pause_seconds").and_then(Value::as_f64).unwrap_or_default().max(0.0);
             let pause = text::took(std::time::Duration::from_secs_f64(pause));
+            correct(model, job, |row| {
+                row.checkpoints += 1;
+                row.last_checkpoint = Some(crate::jobs::now());
+            });
             model.tell(format!("saved {job}: {}, it stood still for {pause}", text::size(bytes)), false);
             refreshed(model, job)
         }
@@ -287,6 +294,11 @@ fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>) -> 
             if model.screen == Screen::Job { go_jobs(model) } else { Vec::new() }
         }
     }
+}
+
+/// Corrects what the list says of a job, ahead of its next reading.
+fn correct(model: &mut Model, name: &str, change: impl FnOnce(&mut JobStatus)) {
+    model.jobs.rows.iter_mut().flatten().find(|row| row.name == name).map(change);
 }
 
 fn refreshed(model: &Model, job: &str) -> Vec<Effect> {
