@@ -18,6 +18,7 @@ mod journey;
 mod languages;
 mod logins;
 mod memory;
+mod menu;
 mod migrate;
 mod other_kernel;
 mod process;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     }
     let mut suite = Suite::default();
     memory::add(&mut suite);
+    menu::add(&mut suite);
     registers::add(&mut suite);
     threads::add(&mut suite);
     signals::add(&mut suite);

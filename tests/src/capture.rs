@@ -65,6 +65,12 @@ impl Capture {
         String::from_utf8_lossy(&self.lock().bytes).into_owned()
     }
 
+    /// What was read so far, from an offset on.
+    #[must_use]
+    pub fn bytes_from(&self, offset: usize) -> Vec<u8> {
+        self.lock().bytes.get(offset..).unwrap_or_default().to_vec()
+    }
+
     /// True when the last writer has closed the stream.
     #[must_use]
     pub fn has_ended(&self) -> bool {

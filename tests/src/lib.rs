@@ -21,7 +21,7 @@ pub use capture::Capture;
 pub use case::{Case, Detached, Finished};
 pub use hosts::{Copies, Copy, Host, Link, Network, Watch, keygen};
 pub use program::Program;
-pub use pty::Terminal;
+pub use pty::{Picture, Terminal};
 pub use roundtrip::Roundtrip;
 pub use running::{Ending, Running};
 pub use stage::{Stage, Who};

@@ -136,6 +136,13 @@ pub enum Request {
         #[serde(default)]
         tcp_close: bool,
     },
+    /// Save it by itself from now on, or not any more → [`Reply::Done`].
+    Schedule {
+        /// How often, in seconds; `None`: not any more.
+        every: Option<u64>,
+        /// How many of the latest are kept.
+        keep: u64,
+    },
     /// Move it → [`Reply::Ask`], [`Reply::Check`], [`Reply::Progress`], [`Reply::MovedTo`].
     Migrate {
         /// The host's name, or `local`.

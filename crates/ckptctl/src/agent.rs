@@ -22,7 +22,7 @@ use crate::cli::AgentArgs;
 use crate::failure::{self, Failure};
 use crate::jobs::{self, JobStore};
 use crate::supervisor::{Launch, LaunchKind, door_name};
-use crate::{client, door, doctor, fate, local};
+use crate::{client, doctor, door, fate, local};
 
 /// Who says nothing for so long, before it has said what it wants, is gone.
 const PATIENCE: Timespec = Timespec { tv_sec: 120, tv_nsec: 0 };
@@ -121,9 +121,8 @@ fn join(name: &str, create: bool) -> anyhow::Result<(UnixStream, String)> {
         let stream = match store.known(name)? {
             Some(job) => client::connect(&store, &job)?,
             // One that has no program yet has nothing written down.
-            None => door::knock(&store.doors(), &door_name(name)).map_err(|_| {
-                Failure::new(Class::Failed, format!("there is no job {name} on this machine"))
-            })?,
+            None => door::knock(&store.doors(), &door_name(name))
+                .map_err(|_| Failure::new(Class::Failed, format!("there is no job {name} on this machine")))?,
         };
         return Ok((stream, name.to_owned()));
     }

@@ -32,12 +32,17 @@ Exit status:
 /// Stops a running program, saves all of it, and starts it again from that point.
 ///
 /// Works on any program of the same user, as an ordinary user, with address space randomization on.
+///
+/// Without a verb it shows the menu: choose a source file, build, run, save, move.
 #[derive(Debug, Parser)]
-#[command(name = "ckptctl", version, arg_required_else_help = true, after_long_help = EXIT_STATUSES)]
+#[command(name = "ckptctl", version, after_long_help = EXIT_STATUSES)]
 pub struct Cli {
+    /// Let the menu only look
+    #[arg(long)]
+    pub read_only: bool,
     /// What to do.
     #[command(subcommand)]
-    pub verb: Verb,
+    pub verb: Option<Verb>,
 }
 
 /// What can be done.
@@ -132,6 +137,39 @@ Examples:
 Nothing needs to be installed there. The program's output goes on to come here, `ckptctl attach` works as before, and
 Ctrl+C gives the move up until it is decided. A program that is no job is saved with `ckptctl checkpoint --pid`.")]
     Migrate(MigrateArgs),
+    /// Start a second run of a job from one of its checkpoints, beside the first
+    #[command(after_long_help = "\
+Examples:
+  ckptctl branch sim                    from its last checkpoint, as the job sim-2
+  ckptctl branch sim@3 --name trial     from its third, as the job `trial`
+
+Both runs use the same files: one that writes should run in another directory, or on another host.")]
+    Branch(BranchArgs),
+    /// Save a job by itself, every so often
+    #[command(after_long_help = "\
+Examples:
+  ckptctl schedule sim --every 15m            save it every quarter of an hour
+  ckptctl schedule sim --every 1h --keep 3    ... and keep the last three, one an hour, one a day
+  ckptctl schedule sim                        show what is set
+  ckptctl schedule sim --off                  not any more")]
+    Schedule(ScheduleArgs),
+    /// Tell where configuration, jobs, logs and caches are
+    #[command(after_long_help = "\
+Example:
+  ckptctl info")]
+    Info(InfoArgs),
+    /// Write completions for a shell
+    #[command(after_long_help = "\
+Examples:
+  ckptctl completions bash >~/.local/share/bash-completion/completions/ckptctl
+  ckptctl completions fish >~/.config/fish/completions/ckptctl.fish")]
+    Completions(CompletionsArgs),
+    /// Write manual pages
+    #[command(after_long_help = "\
+Examples:
+  ckptctl man | man -l -
+  ckptctl man ~/.local/share/man/man1")]
+    Man(ManArgs),
     /// Show what is in an image
     #[command(after_long_help = "\
 Examples:
@@ -204,8 +242,13 @@ impl Verb {
             Self::Stop(args) => args.json,
             Self::Rm(args) => args.json,
             Self::History(args) => args.json,
+            Self::Branch(args) => args.restore.json,
+            Self::Schedule(args) => args.json,
+            Self::Info(args) => args.json,
             Self::Hosts(args) => args.prints_json(),
             Self::Export(_)
+            | Self::Completions(_)
+            | Self::Man(_)
             | Self::Build(_)
             | Self::Cc(_)
             | Self::SelfCheck
@@ -281,6 +324,59 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub ignore_cpu: bool,
     /// Print one JSON object: with --detach what was restored, in the foreground only an error
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which checkpoint to start a second run from, and how.
+#[derive(Debug, Args)]
+pub struct BranchArgs {
+    /// The new job's name; the old one with a number if not given
+    #[arg(long)]
+    pub name: Option<String>,
+    /// What is restored.
+    #[command(flatten)]
+    pub restore: RestoreArgs,
+}
+
+/// When a job is saved by itself.
+#[derive(Debug, Args)]
+pub struct ScheduleArgs {
+    /// The job
+    pub job: String,
+    /// How often it is saved: 90s, 15m, 2h
+    #[arg(long, value_name = "TIME", value_parser = interval, conflicts_with = "off")]
+    pub every: Option<u64>,
+    /// How many of the latest automatic checkpoints are kept; of older ones one an hour is kept for a day, and one a day for
+    /// a month. Those that were made by hand are kept
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub keep: u64,
+    /// Do not save it by itself any more
+    #[arg(long)]
+    pub off: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// For which shell to write completions.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Where to put manual pages.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// A directory; printed if not given
+    pub directory: Option<PathBuf>,
+}
+
+/// How to tell where things are.
+#[derive(Debug, Args)]
+pub struct InfoArgs {
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -467,6 +563,18 @@ pub fn nest_policy_name(policy: NestPolicy) -> &'static str {
     NESTS.iter().find(|(_, known)| *known == policy).map_or("auto", |(name, _)| name)
 }
 
+/// A time such as `90s`, `15m` or `2h`, in seconds.
+fn interval(text: &str) -> Result<u64, String> {
+    const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
+    let unit = text.chars().last().and_then(|last| UNITS.iter().find(|(letter, _)| *letter == last));
+    let (number, factor) = match unit {
+        Some((_, factor)) => (&text[..text.len() - 1], *factor),
+        None => (text, 60),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    seconds.filter(|seconds| *seconds > 0).ok_or_else(|| "give a time such as 90s, 15m or 2h".to_owned())
+}
+
 fn files_policy() -> impl clap::builder::TypedValueParser<Value = FilesPolicy> {
     PossibleValuesParser::new(FILES.map(|(name, _)| name)).map(|name| files_policy_of(&name).unwrap_or_default())
 }
@@ -581,7 +689,7 @@ mod tests {
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Verb, clap::error::ErrorKind> {
-        Cli::try_parse_from([&["ckptctl"], words].concat()).map(|cli| cli.verb).map_err(|error| error.kind())
+        Cli::try_parse_from([&["ckptctl"], words].concat()).map(|cli| cli.verb.unwrap()).map_err(|error| error.kind())
     }
 
     #[test]

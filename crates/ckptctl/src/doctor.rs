@@ -342,6 +342,7 @@ mod tests {
             kernel: "6.18".to_owned(),
             cpu: "A CPU".to_owned(),
             cpu_features: ["avx2".to_owned()].into(),
+            measured_state: true,
             xsave: Vec::new(),
             measured_state: true,
         };

@@ -5,12 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+mod about;
 mod agent;
 mod cancel;
 mod checkpoint;
 mod cli;
 mod client;
 mod compile;
+mod config;
 mod demo;
 mod doctor;
 mod door;
@@ -23,6 +25,7 @@ mod inspect;
 mod jobs;
 mod keeper;
 mod local;
+mod menu;
 mod migrate;
 mod output;
 mod prompt;
@@ -34,15 +37,26 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use ckpt_core::Class;
+use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Verb};
 
 fn main() -> ExitCode {
-    let verb = Cli::parse().verb;
-    let json = verb.prints_json();
-    let status = run(verb).unwrap_or_else(|error| failure::tell(&error, json));
+    let Cli { verb, read_only } = Cli::parse();
+    let json = verb.as_ref().is_some_and(Verb::prints_json);
+    let result = verb.map_or_else(|| show_menu(read_only), run);
+    let status = result.unwrap_or_else(|error| failure::tell(&error, json));
     ExitCode::from(u8::try_from(status).unwrap_or(1))
+}
+
+/// The menu; without a terminal the help.
+fn show_menu(read_only: bool) -> anyhow::Result<i32> {
+    if menu::has_terminal() {
+        return menu::menu(&config::load()?, read_only);
+    }
+    eprintln!("{}", Cli::command().render_long_help());
+    Ok(Class::Usage as i32)
 }
 
 fn run(verb: Verb) -> anyhow::Result<i32> {
@@ -56,6 +70,11 @@ fn run(verb: Verb) -> anyhow::Result<i32> {
         Verb::Stop(args) => jobs::stop(&args),
         Verb::Rm(args) => jobs::rm(&args),
         Verb::History(args) => jobs::history(&args),
+        Verb::Branch(args) => jobs::branch(&args),
+        Verb::Schedule(args) => jobs::schedule(&args),
+        Verb::Info(args) => about::info(&args),
+        Verb::Completions(args) => about::completions(args.shell),
+        Verb::Man(args) => about::man(args.directory.as_deref()),
         Verb::Inspect(args) => inspect::inspect(&args),
         Verb::Verify(args) => verify::verify(&args),
         Verb::Export(args) => export::export(&args),

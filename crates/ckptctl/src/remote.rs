@@ -1,7 +1,7 @@
 //! The other end on another machine: this very program as `ckptctl agent`, started over SSH.
 
-use std::os::unix::net::UnixStream;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;

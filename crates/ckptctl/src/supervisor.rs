@@ -16,6 +16,7 @@ mod mover;
 mod moves;
 mod outlets;
 mod pump;
+mod scheduling;
 mod status;
 mod terminal;
 
@@ -341,12 +342,7 @@ impl Supervisor {
     }
 
     /// The program has left for another host: the keeper goes, and clients stay attached here. The act goes on.
-    pub fn leave(
-        &self,
-        host: &str,
-        name_there: &str,
-        forward: mpsc::Sender<(Request, Vec<u8>)>,
-    ) -> anyhow::Result<()> {
+    pub fn leave(&self, host: &str, name_there: &str, forward: mpsc::Sender<(Request, Vec<u8>)>) -> anyhow::Result<()> {
         let mut state = self.state();
         let here =
             std::mem::replace(&mut state.place, Place::Away(Away { host: host.to_owned(), reached: true, forward }));
@@ -463,6 +459,7 @@ impl Supervisor {
     /// Serves until the program has ended and nobody is connected any more.
     fn serve(self: &Arc<Self>, door: Door, first: Connection) -> anyhow::Result<()> {
         pump::start(self)?;
+        scheduling::start(self)?;
         first.start()?;
         connection::listen(self, door)?;
         let mut state = self.state();

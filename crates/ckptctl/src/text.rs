@@ -37,6 +37,16 @@ pub fn age(seconds: u64) -> String {
     }
 }
 
+/// How long ago something was, in the fewest characters: `5s`, `12m`, `3h`, `2d`.
+pub fn short_age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}
+
 /// A number of things: `1 thread`, `2 threads`.
 pub fn count(number: impl TryInto<u64>, one: &str, many: &str) -> String {
     let number = number.try_into().unwrap_or(u64::MAX);

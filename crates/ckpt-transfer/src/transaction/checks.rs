@@ -76,7 +76,9 @@ fn nest(there: &MachineReport) -> Check {
         Ok(()) => Check::good("namespaces", "allowed: it keeps its process ids, clocks and paths"),
         Err(why) => Check::good(
             "namespaces",
-            format!("not allowed ({why}): its process ids change, and files are found at other paths when they are opened anew"),
+            format!(
+                "not allowed ({why}): its process ids change, and files are found at other paths when they are opened anew"
+            ),
         ),
     }
 }
@@ -118,7 +120,9 @@ fn files(survey: &SurveyReport, plan: &Plan, lacking: &Result<Vec<(usize, u64)>,
     const WHAT: &str = "files";
     let count = survey.files.len();
     match lacking {
-        Err(Fault::Failed(_, failed)) => Check { what: WHAT, found: failed.message.clone(), ok: false, exit: failed.exit },
+        Err(Fault::Failed(_, failed)) => {
+            Check { what: WHAT, found: failed.message.clone(), ok: false, exit: failed.exit }
+        }
         // Told as what it is, where the move ends.
         Err(_) => Check::good(WHAT, format!("{count}")),
         Ok(lacking) => Check::good(

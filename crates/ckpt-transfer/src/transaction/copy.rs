@@ -17,12 +17,7 @@ impl<E: Ends> Mover<'_, E> {
 
     /// Copies contents from the source into the destination's store: index into `files`, and how many bytes are there. As long
     /// as the program runs, one that changes meanwhile is left out: it is looked at again when it is frozen.
-    pub(super) fn copy(
-        &mut self,
-        files: &[FileEntry],
-        lacking: &[(usize, u64)],
-        is_frozen: bool,
-    ) -> Result<(), Fault> {
+    pub(super) fn copy(&mut self, files: &[FileEntry], lacking: &[(usize, u64)], is_frozen: bool) -> Result<(), Fault> {
         let wanted = || lacking.iter().filter_map(|(index, there)| Some((files.get(*index)?, *there)));
         let total = wanted().map(|(file, there)| file.size.saturating_sub(there)).sum();
         let mut done = 0;
@@ -34,8 +29,8 @@ impl<E: Ends> Mover<'_, E> {
                 done += count;
                 mover.ends.tell(Reply::Progress { phase: "files".to_owned(), done, total });
             })?;
-            let stored = self
-                .expect(Side::Destination, None, |reply| if reply == Reply::Stored { Ok(()) } else { Err(reply) });
+            let stored =
+                self.expect(Side::Destination, None, |reply| if reply == Reply::Stored { Ok(()) } else { Err(reply) });
             match stored {
                 Err(Fault::Failed(Side::Destination, _)) if !is_frozen && file.role != FileRole::Code => {}
                 stored => stored?,
@@ -45,12 +40,7 @@ impl<E: Ends> Mover<'_, E> {
     }
 
     /// Sends a file's bytes from an offset on, as many as were announced.
-    fn send(
-        &mut self,
-        file: &FileEntry,
-        offset: u64,
-        sent: &mut dyn FnMut(u64, &mut Self),
-    ) -> Result<(), Fault> {
+    fn send(&mut self, file: &FileEntry, offset: u64, sent: &mut dyn FnMut(u64, &mut Self)) -> Result<(), Fault> {
         let mut left = file.size.saturating_sub(offset);
         self.say(Side::Source, &Request::Read { path: file.path.clone(), offset, length: left });
         while let Some(bytes) = self.chunk()? {

@@ -75,7 +75,8 @@ impl<E: Ends> Mover<'_, E> {
                 Ok(Outcome::Died) => return Err(self.save(&format!("the program was killed on {to} as it began"))),
                 Err(_) if self.ends.now() < until => self.pause(),
                 Err(failed) => {
-                    let what = format!("nobody knows whether the program runs on {to}, which cannot be asked ({failed})");
+                    let what =
+                        format!("nobody knows whether the program runs on {to}, which cannot be asked ({failed})");
                     return Err(self.save(&what));
                 }
             }

@@ -38,6 +38,36 @@ pub struct Checkpoint {
     pub pause: f64,
     /// Whether the program was ended with it.
     pub ended: bool,
+    /// What it looked like, and why it was made.
+    #[serde(default, flatten)]
+    pub scene: Scene,
+}
+
+/// A job as it was when a checkpoint was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scene {
+    /// Why the checkpoint was made.
+    pub reason: Reason,
+    /// How many bytes the program had printed.
+    pub output: u64,
+    /// CPU time that it had used since it was started or restored, in seconds.
+    pub cpu: u64,
+    /// The lines of its terminal's screen.
+    pub screen: Vec<String>,
+}
+
+/// Why a checkpoint was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Somebody asked for it.
+    #[default]
+    Asked,
+    /// It was time: `ckptctl schedule`.
+    Scheduled,
+    /// The program was about to be moved.
+    Move,
 }
 
 impl History {
@@ -59,7 +89,7 @@ impl History {
     }
 
     /// Enters a checkpoint whose image is complete.
-    pub fn enter(&self, number: u64, report: &CheckpointReport, ended: bool) -> anyhow::Result<()> {
+    pub fn enter(&self, number: u64, report: &CheckpointReport, ended: bool, scene: Scene) -> anyhow::Result<()> {
         let checkpoint = Checkpoint {
             number,
             at: now(),
@@ -68,8 +98,18 @@ impl History {
             threads: report.threads,
             pause: report.pause.as_secs_f64(),
             ended,
+            scene,
         };
         write_json(&self.directory, &format!("{number}.json"), &checkpoint)
+    }
+
+    /// Removes a checkpoint.
+    pub fn remove(&self, number: u64) -> anyhow::Result<()> {
+        let image = self.image(number);
+        fs::remove_file(&image).with_context(|| format!("cannot remove {}", text::path(&image)))?;
+        // Without its image an entry means nothing.
+        let _ = fs::remove_file(self.directory.join(format!("{number}.json")));
+        Ok(())
     }
 
     /// All checkpoints, oldest first. One whose entry was not written (its supervisor was killed) has its image's time and size.
@@ -85,7 +125,16 @@ impl History {
         let stat = fs::metadata(&image).with_context(|| format!("cannot look at {}", text::path(&image)))?;
         let at = stat.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
         let at = at.unwrap_or(Duration::ZERO).as_secs();
-        Ok(Checkpoint { number, at, bytes: stat.len(), pages: 0, threads: 0, pause: 0.0, ended: false })
+        Ok(Checkpoint {
+            number,
+            at,
+            bytes: stat.len(),
+            pages: 0,
+            threads: 0,
+            pause: 0.0,
+            ended: false,
+            scene: Scene::default(),
+        })
     }
 
     /// The checkpoint of a number, or the last one.
@@ -125,27 +174,66 @@ pub fn history(args: &HistoryArgs) -> anyhow::Result<i32> {
     let job = store.job(&args.job)?;
     let all = History::of(&store.directory(&job.name)).all()?;
     if args.json {
-        output::print_json(&serde_json::json!({ "job": job.name, "checkpoints": all }))?;
+        let changes = std::iter::once(None).chain(all.iter().map(Some)).zip(&all);
+        let listed: Vec<Listed<'_>> =
+            changes.map(|(before, checkpoint)| Listed { checkpoint, change: change(before, checkpoint) }).collect();
+        output::print_json(&serde_json::json!({ "job": job.name, "checkpoints": listed }))?;
     } else {
         output::print(&table(&all))?;
     }
     Ok(0)
 }
 
+/// A checkpoint as it is listed.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    checkpoint: &'a Checkpoint,
+    /// What changed since the one before, in words.
+    change: String,
+}
+
+/// What changed from one checkpoint to the next, in words.
+fn change(before: Option<&Checkpoint>, now: &Checkpoint) -> String {
+    let Some(before) = before else { return String::new() };
+    let mut changes = Vec::new();
+    let printed = now.scene.output.saturating_sub(before.scene.output);
+    if printed > 0 {
+        changes.push(format!("{} printed", text::size(printed)));
+    }
+    if let Some(cpu) = now.scene.cpu.checked_sub(before.scene.cpu).filter(|cpu| *cpu > 0) {
+        changes.push(format!("{} of CPU", text::age(cpu)));
+    }
+    match now.bytes.cmp(&before.bytes) {
+        std::cmp::Ordering::Less => changes.push(format!("{} less", text::size(before.bytes - now.bytes))),
+        std::cmp::Ordering::Greater => changes.push(format!("{} more", text::size(now.bytes - before.bytes))),
+        std::cmp::Ordering::Equal => {}
+    }
+    if changes.is_empty() { "nothing to see".to_owned() } else { changes.join(", ") }
+}
+
 fn table(all: &[Checkpoint]) -> String {
-    let rows: Vec<Vec<String>> = all
-        .iter()
-        .map(|one| {
+    let rows: Vec<Vec<String>> = std::iter::once(None)
+        .chain(all.iter().map(Some))
+        .zip(all)
+        .map(|(before, one)| {
             vec![
                 one.number.to_string(),
                 text::moment(i64::try_from(one.at).unwrap_or(i64::MAX).saturating_mul(1_000_000_000)),
                 text::size(one.bytes),
                 text::took(Duration::try_from_secs_f64(one.pause).unwrap_or_default()),
-                if one.ended { "it was ended with it".to_owned() } else { String::new() },
+                match (one.scene.reason, one.ended) {
+                    (_, true) => "it was ended with it",
+                    (Reason::Asked, _) => "asked for",
+                    (Reason::Scheduled, _) => "by schedule",
+                    (Reason::Move, _) => "before a move",
+                }
+                .to_owned(),
+                change(before, one),
             ]
         })
         .collect();
-    text::table(&["N", "TIME", "SIZE", "PAUSE", ""], &[true, false, true, true, false], &rows)
+    text::table(&["N", "TIME", "SIZE", "PAUSE", "WHY", "CHANGED"], &[true, false, true, true, false, false], &rows)
 }
 
 #[cfg(test)]
@@ -170,7 +258,7 @@ mod tests {
             total: Duration::from_millis(9),
         };
         fs::write(history.image(1), "image").unwrap();
-        history.enter(1, &report, true).unwrap();
+        history.enter(1, &report, true, Scene::default()).unwrap();
         fs::write(history.image(10), "another image").unwrap();
         fs::write(history.image(3).with_extension("ckpt.7.unfinished"), "").unwrap();
         let all = history.all().unwrap();

@@ -97,7 +97,7 @@ fn resident(pid: i32) -> Option<u64> {
 }
 
 /// CPU time in seconds: `utime` and `stime` of `/proc/PID/stat`, the 14th and 15th fields.
-fn cpu(pid: i32) -> Option<u64> {
+pub fn cpu(pid: i32) -> Option<u64> {
     let text = proc::read(format!("/proc/{pid}/stat")).ok()?;
     let text = String::from_utf8_lossy(&text).into_owned();
     let mut fields = text.rsplit_once(") ")?.1.split(' ').skip(11);

@@ -8,8 +8,8 @@ use ckpt_core::resource::bytes::Bytes;
 
 use super::history::History;
 use super::run::{finish, standard};
-use super::store::{Job, JobStore};
-use crate::cli::{self, RestoreArgs};
+use super::store::{Claim, Job, JobStore};
+use crate::cli::{self, BranchArgs, RestoreArgs};
 use crate::client::{self, Attaching, Session};
 use crate::failure::Failure;
 use crate::keeper::{Origin, RestoreWords, Stdio};
@@ -40,11 +40,39 @@ fn bytes(path: &Path) -> Bytes {
 
 /// Restores the job.
 pub fn restore(args: &RestoreArgs, job: &Job, number: Option<u64>) -> anyhow::Result<i32> {
-    let store = JobStore::open()?;
     if !job.is_over() {
-        let message = format!("the job {} runs; `ckptctl stop {}` ends it", job.name, job.name);
+        let message = format!(
+            "the job {0} runs; `ckptctl stop {0}` ends it, `ckptctl branch {0}` starts a second run beside it",
+            job.name
+        );
         return Err(Failure::new(Class::Failed, message).into());
     }
+    let store = JobStore::open()?;
+    let claim = store.claim(Some(&job.name), Path::new(&job.name))?;
+    go_on(&store, args, job, number, claim)
+}
+
+/// Starts a second run of a job from one of its checkpoints, beside the first, as a job of its own.
+pub fn branch(args: &BranchArgs) -> anyhow::Result<i32> {
+    let Some((job, number)) = named(&args.restore.file)? else {
+        let message = format!("there is no job {}; `ckptctl ps` lists the jobs", text::path(&args.restore.file));
+        return Err(Failure::new(Class::Failed, message).into());
+    };
+    let store = JobStore::open()?;
+    let claim = store.claim(args.name.as_deref(), Path::new(&job.name))?;
+    claim.prepare()?;
+    go_on(&store, &args.restore, &job, number, claim)
+}
+
+/// Restores a job's checkpoint under a claimed name.
+fn go_on(
+    store: &JobStore,
+    args: &RestoreArgs,
+    job: &Job,
+    number: Option<u64>,
+    claim: Claim<'_>,
+) -> anyhow::Result<i32> {
+    let name = claim.name().to_owned();
     let directory = store.directory(&job.name);
     let history = History::of(&directory);
     let file = match (&job.saved, number) {
@@ -52,7 +80,6 @@ pub fn restore(args: &RestoreArgs, job: &Job, number: Option<u64>) -> anyhow::Re
         (Some(image), None) => crate::jobs::path_of(image),
         _ => history.image(history.find(&job.name, number)?.number),
     };
-    let claim = store.claim(Some(&job.name), Path::new(&job.name))?;
     let session = (!args.detach).then(|| Session::begin(false)).transpose()?;
     let (standard, given) = standard(session.as_ref().map(|(session, _)| &**session));
     let pipes_input = standard.stdio[0] == Stdio::Pipe;
@@ -63,7 +90,7 @@ pub fn restore(args: &RestoreArgs, job: &Job, number: Option<u64>) -> anyhow::Re
         show: args.view().iter().map(|shown| (bytes(&shown.path), bytes(&shown.source), shown.read_only)).collect(),
     };
     let kind = LaunchKind::Program { origin: Origin::Image { file, options }, standard, command: job.command.clone() };
-    let launched = client::launch(&Launch { name: job.name.clone(), kind }, &given, None)?;
+    let launched = client::launch(&Launch { name: name.clone(), kind }, &given, None)?;
     drop(claim);
     for note in &launched.notes {
         if !(args.detach && args.json) {
@@ -72,14 +99,14 @@ pub fn restore(args: &RestoreArgs, job: &Job, number: Option<u64>) -> anyhow::Re
     }
     match session {
         None if args.json => {
-            let told = serde_json::json!({ "job": job.name, "pid": launched.pid, "notes": launched.notes });
+            let told = serde_json::json!({ "job": name, "pid": launched.pid, "notes": launched.notes });
             output::print_json(&told).map(|()| 0)
         }
         None => output::print(&format!("{}\n", launched.pid.unwrap_or_default())).map(|()| 0),
         Some(session) => {
             let stream = launched.receiver.stream().try_clone()?;
             let attaching = Attaching { read_only: false, pipes_input, is_launcher: true };
-            Ok(finish(&job.name, &client::attach(&store, &job.name, session, Some(stream), None, attaching)?))
+            Ok(finish(&name, &client::attach(store, &name, session, Some(stream), None, attaching)?))
         }
     }
 }

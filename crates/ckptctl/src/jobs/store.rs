@@ -19,6 +19,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::schedule::Schedule;
 use crate::failure::Failure;
 use crate::supervisor::Log;
 use crate::{door, text};
@@ -74,6 +75,9 @@ pub struct Job {
     /// The image that was complete when it was ended.
     #[serde(default)]
     pub saved: Option<Bytes>,
+    /// When it is saved by itself.
+    #[serde(default)]
+    pub schedule: Option<Schedule>,
 }
 
 /// A move that a program is in the middle of.
@@ -153,6 +157,7 @@ impl Job {
             doubt: None,
             moving: None,
             saved: None,
+            schedule: None,
         }
     }
 
@@ -278,6 +283,11 @@ impl JobStore {
     /// Where the fates of moves are written down.
     pub fn moves(&self) -> PathBuf {
         self.root.with_file_name("moves")
+    }
+
+    /// The directory of all.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// All jobs, by name.

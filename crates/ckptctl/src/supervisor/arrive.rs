@@ -165,8 +165,7 @@ impl Arrival<'_> {
             departed.save(&path)?;
             brought?;
             // What it made elsewhere, outside of what went along, and programs that are others here now.
-            let strange: Vec<FileEntry> =
-                files.iter().filter(|file| is_strange(file, &mut hashes)).cloned().collect();
+            let strange: Vec<FileEntry> = files.iter().filter(|file| is_strange(file, &mut hashes)).cloned().collect();
             files::place(&strange, *policy, &store, &mut hashes, &directory)?
         } else {
             files::place(files, *policy, &store, &mut hashes, &directory)?
@@ -240,8 +239,7 @@ impl Arrival<'_> {
     fn job(&self, home: Option<&Job>, process: ProcessId, keeper: ProcessId) -> Job {
         let Self { supervisor, arriving, .. } = self;
         let description = &arriving.job;
-        let mut job =
-            Job::new(&supervisor.name, process, description.command.clone(), description.directory.clone());
+        let mut job = Job::new(&supervisor.name, process, description.command.clone(), description.directory.clone());
         job.started = description.started;
         job.keeper = Some(keeper);
         job.pipes.clone_from(&description.pipes);

@@ -14,7 +14,7 @@ use ckpt_transfer::protocol::Reply;
 use super::connection::Writer;
 use super::{Act, Supervisor};
 use crate::failure::Failure;
-use crate::jobs::History;
+use crate::jobs::{History, Reason};
 
 /// What is to be saved, and how.
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
@@ -32,6 +32,16 @@ pub struct Wish {
     pub carry_files: bool,
     /// Connected TCP sockets become reset ones.
     pub tcp_close: bool,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl Wish {
+    /// A checkpoint into the history that nobody asked for.
+    pub fn unasked(reason: Reason) -> Self {
+        let (file, stop, self_contained, carry_files, tcp_close) = (None, false, false, false, false);
+        Self { file, stop, codec: "lz4".to_owned(), self_contained, carry_files, tcp_close, reason }
+    }
 }
 
 /// Saves the program in a thread of its own, which answers. The flag is set as long as it can be cancelled.
@@ -58,7 +68,8 @@ pub fn start(
     Ok(())
 }
 
-fn save(supervisor: &Arc<Supervisor>, wish: &Wish, act: Act) -> anyhow::Result<serde_json::Value> {
+/// Saves the program.
+pub fn save(supervisor: &Arc<Supervisor>, wish: &Wish, act: Act) -> anyhow::Result<serde_json::Value> {
     let pid = supervisor.pid()?;
     let codec = wish.codec.parse().map_err(|_| Failure::new(Class::Usage, format!("{:?} is no codec", wish.codec)))?;
     let options = CheckpointOptions {
@@ -78,7 +89,7 @@ fn save(supervisor: &Arc<Supervisor>, wish: &Wish, act: Act) -> anyhow::Result<s
     };
     let report = ckpt_core::checkpoint(pid, &file, &options)?;
     if let Some(number) = number {
-        history.enter(number, &report, wish.stop)?;
+        history.enter(number, &report, wish.stop, supervisor.scene(wish.reason))?;
     }
     if wish.stop {
         supervisor.saved(&Bytes(file.as_os_str().as_bytes().to_vec()))?;

@@ -1,6 +1,6 @@
 //! Connections of clients: what they ask, and the output that goes to those who are attached.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +20,7 @@ use super::moves::{DataChannel, Decided, Decision, Guard};
 use super::{Client, MOST_INPUT, Place, State, Supervisor, UNSEEN, arrive, checkpointing, depart, mover};
 use crate::door::{Door, LOOK};
 use crate::failure;
+use crate::jobs::Reason;
 use crate::keeper::Order;
 use crate::local::Receiver;
 
@@ -174,8 +175,13 @@ impl Connection {
             | Request::SignalGroup { .. }
             | Request::Continue => self.pass_on(request),
             Request::Checkpoint { file, stop, codec, self_contained, carry_files, tcp_close } => {
-                let wish = checkpointing::Wish { file, stop, codec, self_contained, carry_files, tcp_close };
+                let reason = Reason::Asked;
+                let wish = checkpointing::Wish { file, stop, codec, self_contained, carry_files, tcp_close, reason };
                 checkpointing::start(&self.supervisor, wish, self.writer.clone(), &self.is_acting)?;
+            }
+            Request::Schedule { every, keep } => {
+                self.supervisor.schedule(every, keep)?;
+                self.writer.send(&Reply::Done, &[])?;
             }
             Request::Lacking { .. } | Request::Put { .. } | Request::Read { .. } => self.serve_files(request)?,
             Request::Survey { policy, with, tcp_close } => {
@@ -248,8 +254,7 @@ impl Connection {
         let is_put = matches!(request, Request::Put { .. });
         let Self { receiver, writer, .. } = self;
         let served = serve(&request, &mut Both { receiver, writer }, &Store::open()?);
-        let is_understood =
-            matches!(&served, Err(ServeError::Files(FilesError::Store(StoreError::Damaged { .. }))));
+        let is_understood = matches!(&served, Err(ServeError::Files(FilesError::Store(StoreError::Damaged { .. }))));
         if let Err(error) = served {
             writer.fail(&error.into());
             if is_put && !is_understood {

@@ -14,9 +14,7 @@ use ckpt_core::resource::bytes::Bytes;
 use ckpt_core::{CheckpointReport, Class, DepartOptions, Departure, Survey};
 use ckpt_transfer::files::{Asked, Departed, Hashes, manifest};
 use ckpt_transfer::frames::FrameWriter;
-use ckpt_transfer::protocol::{
-    Departing, FileEntry, FilesPolicy, JobDescription, Reply, SurveyReport, TerminalEntry,
-};
+use ckpt_transfer::protocol::{Departing, FileEntry, FilesPolicy, JobDescription, Reply, SurveyReport, TerminalEntry};
 use ckpt_transfer::store::Store;
 use ckpt_transfer::transaction::ABANDONED;
 
@@ -24,7 +22,7 @@ use super::connection::Writer;
 use super::moves::{Decided, Decision, Leave};
 use super::{Place, Supervisor, link, mover};
 use crate::failure::{self, Failure};
-use crate::jobs::{History, Job, Moving, Phase, path_of};
+use crate::jobs::{History, Job, Moving, Phase, Reason, path_of};
 
 /// How often it is told how much was sent.
 const TICK: Duration = Duration::from_millis(100);
@@ -110,8 +108,10 @@ impl Leaving<'_> {
         }
         let mut frames = FrameWriter::new(outputs).context("no thread could be made")?;
         let progress = Progress::start(writer, frames.sent())?;
-        let codec =
-            departing.codec.parse().map_err(|_| Failure::new(Class::Usage, format!("{:?} is no codec", departing.codec)))?;
+        let codec = departing
+            .codec
+            .parse()
+            .map_err(|_| Failure::new(Class::Usage, format!("{:?} is no codec", departing.codec)))?;
         let options = DepartOptions { codec, tcp_close: departing.tcp_close, ..DepartOptions::default() };
         let paused = supervisor.pause_output();
         ckpt_core::cancel_flag().store(false, Ordering::Relaxed);
@@ -126,15 +126,16 @@ impl Leaving<'_> {
                 ckpt_core::Error::Cancelled
             })
         });
-        let finished = result.map_err(|error| failed.unwrap_or_else(|| error.into())).and_then(|departure| {
-            match frames.finish().context("the image could not be sent") {
-                Ok(_) => Ok(departure),
-                Err(error) => {
-                    departure.resume()?;
-                    Err(error)
+        let finished =
+            result.map_err(|error| failed.unwrap_or_else(|| error.into())).and_then(|departure| {
+                match frames.finish().context("the image could not be sent") {
+                    Ok(_) => Ok(departure),
+                    Err(error) => {
+                        departure.resume()?;
+                        Err(error)
+                    }
                 }
-            }
-        });
+            });
         drop(progress);
         if let Some(leave) = &mut supervisor.state().moves.departing {
             leave.sending.clear();
@@ -146,30 +147,19 @@ impl Leaving<'_> {
         })?;
         let report = departure.report().clone();
         if let Some(kept) = kept {
-            kept.finish(&supervisor.directory, &departure)?;
+            kept.finish(supervisor, &departure)?;
         }
         writer.tell(&Reply::Sent { bytes: report.bytes, pages: report.pages });
         supervisor.log_move(&departing.txn, "source", "sent");
-        let held = Held {
-            supervisor,
-            txn: &departing.txn,
-            to: &departing.to,
-            name_there: &departing.name_there,
-            pending,
-        };
+        let held =
+            Held { supervisor, txn: &departing.txn, to: &departing.to, name_there: &departing.name_there, pending };
         let result = held.tend(departure, false, decided);
         drop((paused, guards));
         result
     }
 
     /// The program is frozen: takes what it has printed and what it has not read, and tells what goes along.
-    fn tell_frozen(
-        &self,
-        pid: i32,
-        survey: &Survey,
-        pending: &mut Vec<u8>,
-        began: Instant,
-    ) -> anyhow::Result<()> {
+    fn tell_frozen(&self, pid: i32, survey: &Survey, pending: &mut Vec<u8>, began: Instant) -> anyhow::Result<()> {
         let Self { supervisor, departing, writer } = self;
         supervisor.log_move(&departing.txn, "source", "frozen");
         let (files, _) = list(pid, survey, departing.policy, &departing.with)?;
@@ -289,7 +279,7 @@ impl Held<'_> {
         let number = history.next()?;
         let file = history.image(number);
         let report = departure.save(&file)?;
-        history.enter(number, &report, true)?;
+        history.enter(number, &report, true, self.supervisor.scene(Reason::Move))?;
         let doubt = format!("it may run on {}: look there before you restore it", self.to);
         self.supervisor.change_job(|job| {
             job.moving = None;
@@ -317,11 +307,9 @@ pub fn take_up(supervisor: &Arc<Supervisor>, job: &Job, moving: Moving) -> anyho
     let (decide, decided) = mpsc::channel();
     supervisor.state().moves.departing = Some(Leave { decide: decide.clone(), sending: Vec::new() });
     let is_home = !job.visiting;
-    let asking = (is_home && moving.phase == Phase::Parked)
-        .then(|| mover::ask_for_fate(supervisor, moving.clone()));
+    let asking = (is_home && moving.phase == Phase::Parked).then(|| mover::ask_for_fate(supervisor, moving.clone()));
     if let Phase::Discarding { relay } = &moving.phase {
-        let what =
-            Decision::Discard { host: moving.to.clone(), name: moving.name_there.clone(), relay: *relay };
+        let what = Decision::Discard { host: moving.to.clone(), name: moving.name_there.clone(), relay: *relay };
         // The receiver is ours.
         let _ = decide.send(Decided { what, answer: None });
     }
@@ -441,8 +429,8 @@ impl Kept {
     }
 
     /// It is complete.
-    fn finish(self, directory: &Path, departure: &Departure) -> anyhow::Result<()> {
-        let history = History::of(directory);
+    fn finish(self, supervisor: &Supervisor, departure: &Departure) -> anyhow::Result<()> {
+        let history = History::of(&supervisor.directory);
         let image = history.image(self.number);
         let writing = || format!("cannot write {}", crate::text::path(&image));
         self.file.sync_all().with_context(writing)?;
@@ -451,7 +439,7 @@ impl Kept {
         let pause = departure.frozen_for();
         let (bytes, pages, threads) = (report.bytes, report.pages, report.threads);
         let told = CheckpointReport { pid: report.pid, path: image, bytes, pages, threads, pause, total: pause };
-        history.enter(self.number, &told, true)
+        history.enter(self.number, &told, true, supervisor.scene(Reason::Move))
     }
 }
 
@@ -461,4 +449,3 @@ impl Drop for Kept {
         let _ = std::fs::remove_file(&self.partial);
     }
 }
-

@@ -194,9 +194,7 @@ impl Link {
         }
         let from = supervisor.state().log.end();
         let size = supervisor.client_size();
-        for request in
-            [Request::Heartbeat, Request::Hold, Request::Attach { from: Some(from), follow: true, size }]
-        {
+        for request in [Request::Heartbeat, Request::Hold, Request::Attach { from: Some(from), follow: true, size }] {
             wire::send(&mut &agent.stream, &request, &[])?;
         }
         agent.stream.set_read_timeout(Some(if self.is_over() { REST } else { SILENCE }))?;

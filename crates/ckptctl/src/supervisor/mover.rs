@@ -349,9 +349,7 @@ impl Road<'_> {
         let Self { spots, asker, txn, .. } = self;
         let spot = &mut spots[index(side)];
         let job = spot.job.clone();
-        spot.with(|machine| {
-            machine.agent(&["--data", &job, txn, &number.to_string()], asker, &mut |_, _| ())
-        })
+        spot.with(|machine| machine.agent(&["--data", &job, txn, &number.to_string()], asker, &mut |_, _| ()))
     }
 
     fn connect_data(&mut self) -> anyhow::Result<()> {
@@ -458,7 +456,8 @@ impl Ends for Road<'_> {
         }
         let until = Instant::now() + at_most;
         loop {
-            let (generation, incoming) = match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            let (generation, incoming) = match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now()))
+            {
                 Ok(came) => came,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
             };
@@ -490,9 +489,8 @@ impl Ends for Road<'_> {
             fate::outcome(&self.supervisor.store, txn)
         } else {
             let asker = &mut self.asker;
-            spot.with(|machine| machine.agent(&[], asker, &mut |_, _| ())).and_then(|agent| {
-                agent.ask(&Request::Outcome { txn: txn.to_owned() })
-            })
+            spot.with(|machine| machine.agent(&[], asker, &mut |_, _| ()))
+                .and_then(|agent| agent.ask(&Request::Outcome { txn: txn.to_owned() }))
         };
         asked.map_err(|error| failed(&error)).and_then(understood)
     }

@@ -15,8 +15,8 @@ use ckpt_core::Class;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::connection::Writer;
 use super::Supervisor;
+use super::connection::Writer;
 use super::link::Link;
 use super::mover::Control;
 use crate::failure::Failure;
@@ -143,7 +143,8 @@ impl Supervisor {
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let message = format!("only {there} of {count} data channels have come; see the connection, and try again");
+                let message =
+                    format!("only {there} of {count} data channels have come; see the connection, and try again");
                 return Err(Failure::new(Class::Remote, message).into());
             }
             state = self.wait_for(state, left);

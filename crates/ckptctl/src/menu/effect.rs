@@ -1,0 +1,116 @@
+//! What the menu asks to be done, outside of itself.
+
+use std::path::PathBuf;
+
+use ckpt_transfer::protocol::WindowSize;
+
+/// Something to be done by the workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Give a verb, as the user could on a command line.
+    Verb {
+        /// What it is for.
+        reason: Reason,
+        /// Its words, without `ckptctl`.
+        words: Vec<String>,
+        /// Where it is given.
+        directory: Option<PathBuf>,
+        /// `NAME=VALUE` for it and what it starts.
+        environment: Vec<(String, String)>,
+    },
+    /// Show a job's terminal, of this size.
+    Attach {
+        /// The job.
+        job: String,
+        /// The size of its pane.
+        size: WindowSize,
+    },
+    /// Do not show it any more.
+    Detach,
+    /// Send keys to the attached program.
+    Input(Vec<u8>),
+    /// Its pane has another size.
+    Resize(WindowSize),
+    /// Move a job.
+    Migrate {
+        /// The job.
+        job: String,
+        /// Where to.
+        host: String,
+    },
+    /// Answer a question of the move.
+    Answer(Option<String>),
+    /// Give the move up.
+    CancelMove,
+    /// List a directory.
+    List(PathBuf),
+    /// Show the beginning of a file.
+    Preview(PathBuf),
+    /// Read what a local process holds.
+    Holds {
+        /// The job.
+        job: String,
+        /// Its process.
+        pid: i32,
+    },
+    /// Read the hosts file.
+    Hosts,
+    /// Leave the menu.
+    Quit,
+}
+
+/// What a verb is for: what to do with its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// Build a source.
+    Build {
+        /// The source.
+        source: PathBuf,
+        /// The program to come.
+        program: PathBuf,
+    },
+    /// Run a program as a job.
+    Run,
+    /// Save a job.
+    Save {
+        /// The job.
+        job: String,
+    },
+    /// Bring a job back.
+    Restore {
+        /// The job.
+        job: String,
+    },
+    /// Start a second run beside the first.
+    Branch {
+        /// The job.
+        job: String,
+    },
+    /// End a job.
+    Stop {
+        /// The job.
+        job: String,
+    },
+    /// Forget a job.
+    Remove {
+        /// The job.
+        job: String,
+    },
+    /// List a job's checkpoints.
+    History {
+        /// The job.
+        job: String,
+    },
+    /// Try a host.
+    Test {
+        /// The host.
+        host: String,
+    },
+}
+
+impl Reason {
+    /// Whether it changes something: these are shown in the log pane, and refused by `--read-only`.
+    pub fn is_act(&self) -> bool {
+        !matches!(self, Self::History { .. } | Self::Test { .. })
+    }
+}

@@ -1,0 +1,101 @@
+//! The menu: what `ckptctl` without a verb shows.
+//!
+//! One place where anything changes ([`update`]), a pure [`view`], and [`work`] that does what the model asks for on threads
+//! of its own and sends back what came of it. Acts are the verbs of the command line: nothing can be done here that cannot be
+//! done there.
+
+mod effect;
+mod holds;
+mod keys;
+mod model;
+mod theme;
+mod typing;
+mod update;
+mod view;
+mod work;
+
+use std::io::IsTerminal;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use ratatui::crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture};
+use ratatui::crossterm::execute;
+
+#[cfg(test)]
+pub use keys::COMMANDS;
+pub use keys::Keymap;
+use model::Model;
+pub use theme::Choice as ThemeChoice;
+use theme::Theme;
+use update::{Msg, update};
+
+use crate::config::Config;
+
+/// The time between two drawings, at least.
+const FRAME: Duration = Duration::from_millis(16);
+
+/// Whether there is a terminal to show the menu on.
+pub fn has_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+}
+
+/// Shows the menu until the user leaves it. Jobs run on.
+///
+/// # Errors
+/// When the terminal cannot be used.
+pub fn menu(config: &Config, read_only: bool) -> anyhow::Result<i32> {
+    let directory = std::env::current_dir().context("the current directory is gone; start the menu in another one")?;
+    let theme = Theme::choose(config.theme, |name| std::env::var(name).ok());
+    // Checked when the file was read.
+    let keymap = config.keymap().unwrap_or_default();
+    let mut model = Model::new(theme, keymap, read_only, directory);
+
+    // The terminal is given back on every way out: at the end, by a panic (ratatui's hook), by a signal.
+    let mut terminal = ratatui::try_init().context("the terminal cannot be used")?;
+    let restore = || {
+        let _ = execute!(std::io::stdout(), DisableMouseCapture, DisableBracketedPaste);
+        ratatui::restore();
+    };
+    let result = execute!(std::io::stdout(), EnableMouseCapture, EnableBracketedPaste)
+        .context("the terminal cannot be used")
+        .and_then(|()| show(&mut terminal, &mut model));
+    restore();
+    result.map(|()| 0)
+}
+
+fn show(terminal: &mut ratatui::DefaultTerminal, model: &mut Model) -> anyhow::Result<()> {
+    let (sender, messages) = mpsc::channel();
+    let mut worker = work::Worker::new(sender);
+    worker.begin()?;
+    let size = terminal.size().context("the terminal's size is not known")?;
+    model.size = (size.width, size.height);
+    let mut drawn: Option<Instant> = None;
+    let mut is_changed = true;
+    loop {
+        // Nothing is drawn when nothing changed, and at most sixty times a second when much does.
+        let next = drawn.map_or(Duration::ZERO, |drawn| FRAME.saturating_sub(drawn.elapsed()));
+        if is_changed && next.is_zero() {
+            terminal.draw(|frame| view::draw(model, frame)).context("the terminal cannot be drawn on")?;
+            (drawn, is_changed) = (Some(Instant::now()), false);
+        }
+        let received = if is_changed {
+            match messages.recv_timeout(next) {
+                Err(RecvTimeoutError::Timeout) => continue,
+                received => received.ok(),
+            }
+        } else {
+            messages.recv().ok()
+        };
+        let Some(first) = received else { return Ok(()) };
+        for msg in std::iter::once(first).chain(messages.try_iter().take(256).collect::<Vec<Msg>>()) {
+            is_changed = true;
+            for effect in update(model, msg) {
+                if effect == effect::Effect::Quit {
+                    return Ok(());
+                }
+                worker.work(effect);
+            }
+        }
+    }
+}

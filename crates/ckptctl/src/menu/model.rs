@@ -1,0 +1,498 @@
+//! What the menu knows: everything that is drawn, and nothing that is done.
+
+use std::path::PathBuf;
+
+use ckpt_transfer::protocol::{JobState, JobStatus, MoveReport};
+use serde::Deserialize;
+use tui_input::Input;
+
+use super::effect::{Effect, Reason};
+use super::keys::{Keymap, Place};
+use super::theme::Theme;
+use crate::text;
+
+/// All of it.
+pub struct Model {
+    /// Colours.
+    pub theme: Theme,
+    /// Keys.
+    pub keymap: Keymap,
+    /// Whether acts are refused.
+    pub read_only: bool,
+    /// Columns and rows of the terminal.
+    pub size: (u16, u16),
+    /// What is shown under all layers.
+    pub screen: Screen,
+    /// What lies over it, topmost last.
+    pub layers: Vec<Layer>,
+    /// The list of jobs.
+    pub jobs: List<JobStatus>,
+    /// The job that is open.
+    pub job: Option<OpenJob>,
+    /// The hosts.
+    pub hosts: List<HostRow>,
+    /// The making of a new job.
+    pub new: NewJob,
+    /// What was done, and what went wrong.
+    pub log: Vec<LogLine>,
+    /// Whether that is shown.
+    pub shows_log: bool,
+    /// The last thing to be told, in the line above the footer.
+    pub notice: Option<Notice>,
+    /// Verbs under way.
+    pub acts: Vec<Running>,
+}
+
+/// The screens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Screen {
+    /// All jobs.
+    Jobs,
+    /// One job.
+    Job,
+    /// The hosts.
+    Hosts,
+    /// A new job.
+    New,
+}
+
+/// A list with a choice and a filter.
+pub struct List<T> {
+    /// All rows; `None` until they are known.
+    pub rows: Option<Vec<T>>,
+    /// The chosen one, among those that are shown.
+    pub selected: usize,
+    /// What is typed into the filter.
+    pub filter: Input,
+    /// Whether keys go into the filter.
+    pub is_filtering: bool,
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self { rows: None, selected: 0, filter: Input::default(), is_filtering: false }
+    }
+}
+
+/// Something that can be found by a filter.
+pub trait Named {
+    /// What the filter is compared with.
+    fn name(&self) -> String;
+}
+
+impl<T: Named> List<T> {
+    /// The rows that match the filter, the best first where there is one.
+    pub fn shown(&self) -> Vec<&T> {
+        let rows = self.rows.as_deref().unwrap_or_default();
+        matching(self.filter.value(), rows.iter(), |row| row.name())
+    }
+
+    /// The chosen row.
+    pub fn chosen(&self) -> Option<&T> {
+        let shown = self.shown();
+        shown.get(self.selected.min(shown.len().saturating_sub(1))).copied()
+    }
+
+    /// New rows: the choice stays with the row of the same name.
+    pub fn replace(&mut self, rows: Vec<T>) {
+        let name = self.chosen().map(Named::name);
+        self.rows = Some(rows);
+        let shown = self.shown();
+        let same = name.and_then(|name| shown.iter().position(|row| row.name() == name));
+        self.selected = same.unwrap_or(self.selected).min(shown.len().saturating_sub(1));
+    }
+
+    /// Moves the choice.
+    pub fn step(&mut self, by: isize) {
+        let last = self.shown().len().saturating_sub(1);
+        self.selected = self.selected.min(last).saturating_add_signed(by).min(last);
+    }
+}
+
+/// The items whose text matches what was typed, fuzzily, the best first; all in their order when nothing was typed.
+pub fn matching<'a, T>(typed: &str, items: impl Iterator<Item = &'a T>, text: impl Fn(&T) -> String) -> Vec<&'a T> {
+    use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
+    use nucleo_matcher::{Config, Matcher, Utf32Str};
+    if typed.is_empty() {
+        return items.collect();
+    }
+    let pattern = Pattern::parse(typed, CaseMatching::Smart, Normalization::Smart);
+    let mut matcher = Matcher::new(Config::DEFAULT.match_paths());
+    let mut buffer = Vec::new();
+    let mut found: Vec<(u32, &T)> = items
+        .filter_map(|item| Some((pattern.score(Utf32Str::new(&text(item), &mut buffer), &mut matcher)?, item)))
+        .collect();
+    found.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
+    found.into_iter().map(|(_, item)| item).collect()
+}
+
+impl Named for JobStatus {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+/// A machine that jobs can move to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostRow {
+    /// Its name.
+    pub name: String,
+    /// Where it is, as the hosts file says.
+    pub address: String,
+    /// What a trial found: `None` while there was none.
+    pub tried: Option<Result<Vec<String>, String>>,
+    /// Whether a trial is under way.
+    pub is_trying: bool,
+}
+
+impl Named for HostRow {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+/// The job that is open.
+pub struct OpenJob {
+    /// Its name.
+    pub name: String,
+    /// Its terminal.
+    pub screen: vt100::Parser,
+    /// Whether it can be typed into: connected to its supervisor.
+    pub is_attached: bool,
+    /// Whether keys go to the program.
+    pub is_typing: bool,
+    /// What is shown of it.
+    pub tab: Tab,
+    /// Its checkpoints, the newest first.
+    pub checkpoints: List<Checkpoint>,
+    /// What it holds, in lines under headings.
+    pub holds: Option<Result<Vec<(String, Vec<String>)>, String>>,
+    /// How far down that is scrolled.
+    pub scroll: u16,
+}
+
+/// The views of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tab {
+    /// Its terminal.
+    Terminal,
+    /// Its checkpoints.
+    Checkpoints,
+    /// Threads, files, memory.
+    Holds,
+}
+
+impl Tab {
+    /// All, in order, with their headings.
+    pub const ALL: [(Self, &'static str); 3] =
+        [(Self::Terminal, "Terminal"), (Self::Checkpoints, "Checkpoints"), (Self::Holds, "Holds")];
+
+    /// The next one.
+    pub fn next(self) -> Self {
+        match self {
+            Self::Terminal => Self::Checkpoints,
+            Self::Checkpoints => Self::Holds,
+            Self::Holds => Self::Terminal,
+        }
+    }
+}
+
+/// A checkpoint in a job's history, as `ckptctl history --json` tells it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Checkpoint {
+    /// Its number.
+    pub number: u64,
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// Bytes of its image.
+    pub bytes: u64,
+    /// Pages of memory in it.
+    pub pages: u64,
+    /// How long the program could not run, in seconds.
+    pub pause: f64,
+    /// Why it was made: `asked`, `scheduled`, `move`.
+    #[serde(default)]
+    pub reason: String,
+    /// What changed since the one before, in words.
+    #[serde(default)]
+    pub change: String,
+    /// The terminal's screen as it was.
+    #[serde(default)]
+    pub screen: Vec<String>,
+}
+
+impl Named for Checkpoint {
+    fn name(&self) -> String {
+        self.number.to_string()
+    }
+}
+
+/// The making of a new job.
+pub struct NewJob {
+    /// The directory that is shown.
+    pub directory: PathBuf,
+    /// What is in it.
+    pub files: List<FileRow>,
+    /// The beginning of the chosen file.
+    pub preview: Option<(PathBuf, Vec<String>)>,
+    /// What the compiler said last.
+    pub build: Option<Build>,
+    /// The program that `r` runs.
+    pub program: Option<PathBuf>,
+    /// Its arguments, compiler flags, environment, and directory, as typed.
+    pub arguments: String,
+    /// Flags for the compiler.
+    pub flags: String,
+    /// `NAME=VALUE` ...
+    pub environment: String,
+    /// Where it runs; the shown directory if empty.
+    pub run_in: String,
+}
+
+/// A file in the picker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRow {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: FileKind,
+    /// Its size.
+    pub size: u64,
+}
+
+/// What a file is to the picker; in the order in which they are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FileKind {
+    /// The directory above.
+    Parent,
+    /// C or C++ source.
+    Source,
+    /// Something that can be run.
+    Program,
+    /// A directory.
+    Directory,
+    /// Anything else.
+    Other,
+}
+
+impl Named for FileRow {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+/// A build.
+pub struct Build {
+    /// The source.
+    pub source: PathBuf,
+    /// How it went: what the compiler said.
+    pub result: Option<Result<String, Complaint>>,
+}
+
+/// What a compiler did not like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// All that it said.
+    pub text: String,
+    /// The line of its first error, from 1.
+    pub line: Option<usize>,
+    /// The first error.
+    pub message: String,
+    /// The source around it: line numbers and lines.
+    pub around: Vec<(usize, String)>,
+}
+
+/// What lies over the screen.
+pub enum Layer {
+    /// All keys.
+    Help {
+        /// How far down.
+        scroll: u16,
+    },
+    /// Commands by name.
+    Palette {
+        /// What is typed.
+        typed: Input,
+        /// The chosen one.
+        selected: usize,
+    },
+    /// A question with No as its default.
+    Confirm {
+        /// The question, with the object's name.
+        question: String,
+        /// What would be lost.
+        detail: String,
+        /// Whether yes is chosen.
+        is_yes: bool,
+        /// What yes does.
+        effect: Effect,
+    },
+    /// A line to be typed.
+    Line {
+        /// What is asked.
+        title: String,
+        /// What is typed.
+        typed: Input,
+        /// What it is for.
+        field: Field,
+    },
+    /// The choice of a host.
+    Choose {
+        /// The job.
+        job: String,
+    },
+    /// A move under way or done.
+    Move(Move),
+}
+
+/// What a typed line is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// The program's arguments.
+    Arguments,
+    /// The compiler's flags.
+    Flags,
+    /// The program's environment.
+    Environment,
+    /// The program's directory.
+    Directory,
+    /// The answer to a question of a move; may it be seen?
+    Answer {
+        /// Whether what is typed may be seen.
+        echo: bool,
+    },
+}
+
+/// A move under way or done.
+pub struct Move {
+    /// The job.
+    pub job: String,
+    /// Where to.
+    pub host: String,
+    /// What was looked at before: what, what was found, whether it stands in the way.
+    pub checks: Vec<(String, String, bool)>,
+    /// What is being done, and bytes done of a total.
+    pub progress: Option<(String, u64, u64)>,
+    /// Bytes a second, smoothed.
+    pub rate: f64,
+    /// When the last progress came, in milliseconds, and its bytes.
+    pub last: Option<(u64, u64)>,
+    /// How it ended.
+    pub result: Option<Result<Box<MoveReport>, String>>,
+    /// Whether the user has asked to give it up.
+    pub is_cancelled: bool,
+}
+
+/// A line of the log pane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// The verb, as one could type it; or what went wrong.
+    pub text: String,
+    /// Whether it went wrong.
+    pub is_error: bool,
+}
+
+/// Something to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// What.
+    pub text: String,
+    /// Whether it went wrong.
+    pub is_error: bool,
+}
+
+/// A verb under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// What for.
+    pub reason: Reason,
+    /// In words, for the screen.
+    pub words: String,
+}
+
+impl Model {
+    /// The menu as it begins in a directory.
+    pub fn new(theme: Theme, keymap: Keymap, read_only: bool, directory: PathBuf) -> Self {
+        Self {
+            theme,
+            keymap,
+            read_only,
+            size: (80, 24),
+            screen: Screen::Jobs,
+            layers: Vec::new(),
+            jobs: List::default(),
+            job: None,
+            hosts: List::default(),
+            new: NewJob {
+                directory,
+                files: List::default(),
+                preview: None,
+                build: None,
+                program: None,
+                arguments: String::new(),
+                flags: String::new(),
+                environment: String::new(),
+                run_in: String::new(),
+            },
+            log: Vec::new(),
+            shows_log: false,
+            notice: None,
+            acts: Vec::new(),
+        }
+    }
+
+    /// Where commands are given now.
+    pub fn place(&self) -> Place {
+        match (self.layers.last(), self.screen) {
+            (Some(Layer::Choose { .. }), _) => Place::Choose,
+            (_, Screen::Jobs) => Place::Jobs,
+            (_, Screen::Job) => Place::Job,
+            (_, Screen::Hosts) => Place::Hosts,
+            (_, Screen::New) => Place::New,
+        }
+    }
+
+    /// The job that acts are about: the open or the chosen one.
+    pub fn current_job(&self) -> Option<&JobStatus> {
+        match self.screen {
+            Screen::Jobs => self.jobs.chosen(),
+            Screen::Job => {
+                let name = &self.job.as_ref()?.name;
+                self.jobs.rows.as_ref()?.iter().find(|job| job.name == *name)
+            }
+            Screen::Hosts | Screen::New => None,
+        }
+    }
+
+    /// Tells something, in the line above the footer; what went wrong stays in the log pane.
+    pub fn tell(&mut self, text: impl Into<String>, is_error: bool) {
+        let text = text::plain(&text.into());
+        if is_error {
+            self.note(text.clone(), true);
+        }
+        self.notice = Some(Notice { text, is_error });
+    }
+
+    /// Adds a line to the log pane.
+    pub fn note(&mut self, text: String, is_error: bool) {
+        const MOST: usize = 1000;
+        if self.log.len() == MOST {
+            self.log.remove(0);
+        }
+        self.log.push(LogLine { at: crate::jobs::now(), text, is_error });
+    }
+}
+
+/// A state in a word.
+pub fn state_word(state: JobState) -> &'static str {
+    match state {
+        JobState::Running => "running",
+        JobState::Stopped => "stopped",
+        JobState::Moving => "moving",
+        JobState::Ended => "ended",
+        JobState::Saved => "saved",
+        JobState::Unreachable => "unreachable",
+    }
+}

@@ -1,0 +1,222 @@
+#![allow(clippy::unwrap_used, reason = "a test that panics says where")]
+
+use ckpt_core::resource::bytes::Bytes;
+use serde_json::json;
+
+use super::*;
+use crate::menu::keys::Keymap;
+use crate::menu::theme::{Choice, Theme};
+
+fn model() -> Model {
+    Model::new(Theme::choose(Choice::None, |_| None), Keymap::default(), false, PathBuf::from("/work"))
+}
+
+fn press(model: &mut Model, keys: &str) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    for c in keys.chars() {
+        let code = match c {
+            '\n' => KeyCode::Enter,
+            '\x1b' => KeyCode::Esc,
+            '\t' => KeyCode::Tab,
+            '>' => KeyCode::Right,
+            c => KeyCode::Char(c),
+        };
+        effects.extend(update(model, Msg::Event(Event::Key(KeyEvent::new(code, KeyModifiers::NONE)))));
+    }
+    effects
+}
+
+fn job(name: &str, state: JobState) -> JobStatus {
+    JobStatus {
+        name: name.to_owned(),
+        state,
+        host: "local".to_owned(),
+        pid: Some(7),
+        memory: None,
+        cpu: None,
+        checkpoints: 1,
+        last_checkpoint: None,
+        started: 0,
+        command: vec![Bytes(b"prog".to_vec())],
+        directory: Bytes(b"/".to_vec()),
+        ending: None,
+        ended: None,
+        last_line: String::new(),
+        note: None,
+    }
+}
+
+fn verbs(effects: &[Effect]) -> Vec<String> {
+    let verb = |effect: &Effect| match effect {
+        Effect::Verb { words, .. } => Some(words.join(" ")),
+        _ => None,
+    };
+    effects.iter().filter_map(verb).collect()
+}
+
+fn told(model: &Model) -> &str {
+    model.notice.as_ref().map_or("", |notice| &notice.text)
+}
+
+#[test]
+fn a_first_run_opens_the_picker_at_the_first_source() {
+    let mut model = model();
+    assert_eq!(update(&mut model, Msg::Jobs(Vec::new())), [Effect::List("/work".into())]);
+    assert_eq!(model.screen, Screen::New);
+    let file = |name: &str, kind| FileRow { name: name.to_owned(), kind, size: 1 };
+    let files = vec![
+        file("zebra", FileKind::Other),
+        file("prog", FileKind::Program),
+        file("count.c", FileKind::Source),
+        file("..", FileKind::Parent),
+    ];
+    let effects = update(&mut model, Msg::Listed("/work".into(), Ok(files)));
+    assert_eq!(effects, [Effect::Preview("/work/count.c".into())]);
+
+    // Enter builds, r runs, and the job is shown.
+    assert_eq!(verbs(&press(&mut model, "\n")), ["build /work/count.c"]);
+    let reason = Reason::Build { source: "/work/count.c".into(), program: "/work/count".into() };
+    update(&mut model, Msg::Did { reason, result: Ok(serde_json::Value::Null) });
+    assert!(told(&model).contains("r runs it"), "{}", told(&model));
+    assert_eq!(verbs(&press(&mut model, "r")), ["run --detach --json -- /work/count"]);
+    let effects = update(&mut model, Msg::Did { reason: Reason::Run, result: Ok(json!({ "job": "count" })) });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Attach { job, .. } if job == "count")));
+    assert_eq!(model.screen, Screen::Job);
+
+    // c saves: pause and size are told.
+    update(&mut model, Msg::Jobs(vec![job("count", JobState::Running)]));
+    assert_eq!(verbs(&press(&mut model, "c")), ["checkpoint count --json"]);
+    let answer = json!({ "bytes": 204_800, "pause_seconds": 0.0031 });
+    update(&mut model, Msg::Did { reason: Reason::Save { job: "count".to_owned() }, result: Ok(answer) });
+    assert!(told(&model).contains("200 KiB") && told(&model).contains("3.1 ms"), "{}", told(&model));
+    assert!(model.log.iter().any(|line| line.text == "ckptctl checkpoint count"));
+}
+
+#[test]
+fn a_build_error_is_shown_at_its_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().join("x.c");
+    std::fs::write(&source, "int main(void)\n{\n    return 0\n}\n").unwrap();
+    let said = format!("{}:3:13: error: expected ';' before '}}' token\n    3 | return 0\n", source.display());
+    let found = complaint(&said, &source);
+    assert_eq!((found.line, found.message.as_str()), (Some(3), "expected ';' before '}' token"));
+    assert_eq!(found.around.len(), 4);
+    let none = complaint("the compiler is missing; install gcc", &source);
+    assert_eq!((none.line, none.message.as_str()), (None, "the compiler is missing; install gcc"));
+}
+
+#[test]
+fn what_destroys_is_asked_about_and_no_is_the_default() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
+    assert_eq!(press(&mut model, "s\n"), []);
+    assert!(model.layers.is_empty());
+    assert_eq!(press(&mut model, "sy\x1b"), []);
+    assert_eq!(verbs(&press(&mut model, "s>\n")), ["stop sim --json"]);
+    // It is under way: not twice.
+    assert_eq!(press(&mut model, "sy\n"), []);
+    assert!(told(&model).contains("under way"));
+}
+
+#[test]
+fn what_is_not_possible_now_says_why() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("sim", JobState::Ended)]));
+    for (key, why) in [("c", "has ended"), ("m", "has ended"), ("s", "has ended")] {
+        assert_eq!(press(&mut model, key), []);
+        assert!(told(&model).contains(why), "{key}: {}", told(&model));
+    }
+    update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
+    for (key, why) in [("D", "stop it first"), ("R", "stop it first")] {
+        assert_eq!(press(&mut model, key), []);
+        assert!(told(&model).contains(why), "{key}: {}", told(&model));
+    }
+}
+
+#[test]
+fn a_read_only_menu_only_looks() {
+    let mut model = model();
+    model.read_only = true;
+    update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
+    assert_eq!(press(&mut model, "c"), []);
+    assert!(told(&model).contains("ckptctl checkpoint sim"), "{}", told(&model));
+    assert_eq!(press(&mut model, "sy\n"), []);
+    assert!(!verbs(&press(&mut model, "\n")).is_empty(), "the history is read");
+}
+
+#[test]
+fn escape_closes_one_layer_and_never_the_menu() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
+    press(&mut model, "\n");
+    assert_eq!(model.screen, Screen::Job);
+    press(&mut model, "?");
+    press(&mut model, "\x1b");
+    assert_eq!((model.layers.len(), model.screen), (0, Screen::Job));
+    assert_eq!(press(&mut model, "\x1b"), [Effect::Detach]);
+    for _ in 0..3 {
+        assert_eq!(press(&mut model, "\x1b"), []);
+    }
+    assert_eq!(press(&mut model, "q"), [Effect::Quit]);
+}
+
+#[test]
+fn keys_go_to_the_program_until_the_menu_is_asked_for() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
+    press(&mut model, "\n");
+    assert_eq!(press(&mut model, "t"), [], "it is not connected yet");
+    update(&mut model, Msg::Attached(true));
+    press(&mut model, "t");
+    assert_eq!(press(&mut model, "q\x1b"), [Effect::Input(b"q".to_vec()), Effect::Input(b"\x1b".to_vec())]);
+    let control = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+    assert_eq!(update(&mut model, Msg::Event(Event::Key(control))), [Effect::Input(vec![3])]);
+    let leave = KeyEvent::new(KeyCode::Char(']'), KeyModifiers::CONTROL);
+    assert_eq!(update(&mut model, Msg::Event(Event::Key(leave))), []);
+    assert_eq!(press(&mut model, "q"), [Effect::Quit]);
+}
+
+#[test]
+fn the_choice_stays_with_its_job_when_the_list_changes() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("a", JobState::Running), job("c", JobState::Running)]));
+    model.jobs.selected = 1;
+    update(&mut model, Msg::Jobs(["a", "b", "c"].map(|name| job(name, JobState::Running)).to_vec()));
+    assert_eq!(model.jobs.chosen().unwrap().name, "c");
+    update(&mut model, Msg::Jobs(vec![job("a", JobState::Running)]));
+    assert_eq!(model.jobs.chosen().unwrap().name, "a");
+    press(&mut model, "/zz");
+    assert!(model.jobs.chosen().is_none());
+    press(&mut model, "\x1b");
+    assert_eq!(model.jobs.chosen().unwrap().name, "a");
+}
+
+#[test]
+fn a_move_is_shown_to_its_end_and_can_be_given_up() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
+    assert_eq!(press(&mut model, "m"), [Effect::Hosts]);
+    let host = |name: &str| HostRow { name: name.to_owned(), address: String::new(), tried: None, is_trying: false };
+    update(&mut model, Msg::Hosts(Ok(vec![host("nodeb")])));
+    let migrate = Effect::Migrate { job: "sim".to_owned(), host: "nodeb".to_owned() };
+    assert_eq!(press(&mut model, "\n"), [migrate]);
+    update(&mut model, Msg::Ask("Password:".to_owned(), false));
+    assert_eq!(press(&mut model, "pw\n"), [Effect::Answer(Some("pw".to_owned()))]);
+    for (done, at) in [(0, 0), (50, 500), (100, 1000)] {
+        update(&mut model, Msg::Progress("memory".to_owned(), done, 1000, at));
+    }
+    let current = moving(&mut model).unwrap();
+    assert!((current.rate - 100.0).abs() < 1.0, "{}", current.rate);
+    assert_eq!(press(&mut model, "\x1b"), [Effect::CancelMove]);
+    assert_eq!(press(&mut model, "\x1b"), []);
+    update(&mut model, Msg::Moved(Err("cancelled".to_owned())));
+    assert!(model.log.iter().any(|line| line.is_error && line.text == "cancelled"));
+    press(&mut model, "\x1b");
+    assert!(model.layers.is_empty());
+}
+
+#[test]
+fn arguments_are_split_as_a_shell_does() {
+    assert_eq!(split(r#"a "b c" d\ e '' 'x"y'"#), ["a", "b c", "d e", "", "x\"y"]);
+    assert!(split("  ").is_empty());
+}

@@ -1,0 +1,209 @@
+//! What lies over the screens: help, palette, questions, the move.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Clear, Gauge, Paragraph, Wrap};
+use tui_input::Input;
+
+use super::hosts;
+use crate::menu::keys::{COMMANDS, Place};
+use crate::menu::model::{Field, Layer, Model, Move};
+use crate::menu::update::{count, palette};
+use crate::text;
+
+/// Draws a layer.
+pub fn draw(model: &Model, layer: &Layer, frame: &mut Frame<'_>) {
+    match layer {
+        Layer::Help { scroll } => help(model, *scroll, frame),
+        Layer::Palette { typed, selected } => draw_palette(model, typed, *selected, frame),
+        Layer::Confirm { question, detail, is_yes, .. } => confirm(model, question, detail, *is_yes, frame),
+        Layer::Line { title, typed, field } => line(model, title, typed, *field, frame),
+        Layer::Choose { job } => {
+            let room = window(model, frame, &format!(" Move {} to ", text::plain(job)), 70, 18);
+            hosts::list_of(model, frame, room);
+        }
+        Layer::Move(current) => draw_move(model, current, frame),
+    }
+}
+
+/// An empty window in the middle, of at most this size; gives its inside.
+fn window(model: &Model, frame: &mut Frame<'_>, title: &str, width: u16, height: u16) -> Rect {
+    let area = frame.area();
+    let (width, height) = (width.min(area.width.saturating_sub(2)), height.min(area.height.saturating_sub(2)));
+    let place = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
+    frame.render_widget(Clear, place);
+    let block = Block::bordered().title(title.to_owned()).border_style(model.theme.accent);
+    let inside = block.inner(place);
+    frame.render_widget(block, place);
+    inside
+}
+
+fn help(model: &Model, scroll: u16, frame: &mut Frame<'_>) {
+    let theme = model.theme;
+    let mut lines = Vec::new();
+    let groups = [
+        (Place::Jobs, "In the list of jobs"),
+        (Place::Job, "In a job"),
+        (Place::New, "When making a new job"),
+        (Place::Hosts, "Among the hosts"),
+    ];
+    for (place, title) in groups {
+        lines.push(Line::styled(title, theme.accent));
+        for command in COMMANDS.iter().filter(|command| command.places.contains(&place)) {
+            let keys: Vec<String> = model.keymap.keys_of(command).iter().map(ToString::to_string).collect();
+            let keys = keys.join(", ");
+            lines.push(Line::from(vec![Span::styled(format!("  {keys:<12}"), theme.key), Span::raw(command.help)]));
+        }
+        lines.push(Line::raw(""));
+    }
+    lines.push(Line::raw("While keys go to a program, Ctrl+] brings them back to the menu."));
+    let most = u16::try_from(lines.len()).unwrap_or(u16::MAX);
+    let room = window(model, frame, " Keys (Esc closes, up and down scroll) ", 84, most.saturating_add(2));
+    let scroll = scroll.min(most.saturating_sub(room.height));
+    frame.render_widget(Paragraph::new(lines).scroll((scroll, 0)), room);
+}
+
+fn draw_palette(model: &Model, typed: &Input, selected: usize, frame: &mut Frame<'_>) {
+    let found = palette(model, typed.value());
+    let room = window(model, frame, " Commands ", 70, 16);
+    let [entry, list] = Layout::vertical([Constraint::Length(2), Constraint::Min(1)]).areas(room);
+    typed_line(model, frame, entry, typed, true);
+    let selected = selected.min(found.len().saturating_sub(1));
+    let first = super::layout::first(selected, found.len(), list.height);
+    let lines: Vec<Line<'_>> = found
+        .iter()
+        .enumerate()
+        .skip(first)
+        .take(usize::from(list.height))
+        .map(|(at, command)| {
+            let key = model.keymap.keys_of(command).first().map(ToString::to_string).unwrap_or_default();
+            let style = if at == selected { model.theme.selected } else { Style::new() };
+            Line::from(vec![
+                Span::raw(format!("{:<12}", command.name)),
+                Span::styled(format!("{key:<8}"), model.theme.key),
+                Span::styled(command.help, model.theme.dim),
+            ])
+            .style(style)
+        })
+        .collect();
+    frame.render_widget(Paragraph::new(lines), list);
+}
+
+fn typed_line(model: &Model, frame: &mut Frame<'_>, area: Rect, typed: &Input, echo: bool) {
+    let room = usize::from(area.width.saturating_sub(3));
+    let scroll = typed.visual_scroll(room);
+    let shown: String = if echo { typed.value().chars().skip(scroll).collect() } else { String::new() };
+    frame.render_widget(Line::from(vec![Span::styled("> ", model.theme.key), Span::raw(shown)]), area);
+    let column = if echo { typed.visual_cursor().saturating_sub(scroll) } else { 0 };
+    frame.set_cursor_position((area.x + 2 + u16::try_from(column).unwrap_or_default(), area.y));
+}
+
+fn confirm(model: &Model, question: &str, detail: &str, is_yes: bool, frame: &mut Frame<'_>) {
+    let theme = model.theme;
+    let room = window(model, frame, " Sure? ", 56, 8);
+    let button = |name: &str, is_chosen: bool| {
+        let style = if is_chosen { theme.selected } else { theme.dim };
+        let (open, close) = if is_chosen { ("[ ", " ]") } else { ("  ", "  ") };
+        Span::styled(format!("{open}{name}{close}"), style)
+    };
+    let lines = vec![
+        Line::styled(text::plain(question), theme.accent),
+        Line::raw(""),
+        Line::raw(detail.to_owned()),
+        Line::raw(""),
+        Line::from(vec![button("No", !is_yes), Span::raw("   "), button("Yes", is_yes)]),
+    ];
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), room);
+}
+
+fn line(model: &Model, title: &str, typed: &Input, field: Field, frame: &mut Frame<'_>) {
+    let echo = !matches!(field, Field::Answer { echo: false });
+    let is_answer = matches!(field, Field::Answer { .. });
+    let height = if is_answer { 9 } else { 5 };
+    let room = window(
+        model,
+        frame,
+        if is_answer { " A question " } else { " Enter accepts, Esc leaves it as it was " },
+        72,
+        height,
+    );
+    let [question, entry] = Layout::vertical([Constraint::Min(1), Constraint::Length(1)]).areas(room);
+    frame.render_widget(Paragraph::new(text::plain(title)).wrap(Wrap { trim: false }), question);
+    typed_line(model, frame, entry, typed, echo);
+}
+
+fn draw_move(model: &Model, current: &Move, frame: &mut Frame<'_>) {
+    let theme = model.theme;
+    let title = format!(" Moving {} to {} ", text::plain(&current.job), text::plain(&current.host));
+    let room = window(model, frame, &title, 76, 20);
+    let [checks, bar, below] =
+        Layout::vertical([Constraint::Min(3), Constraint::Length(2), Constraint::Length(6)]).areas(room);
+    let skipped = current.checks.len().saturating_sub(usize::from(checks.height));
+    let lines: Vec<Line<'_>> = current.checks[skipped..]
+        .iter()
+        .map(|(what, found, ok)| {
+            let (mark, style) = if *ok { ("ok ", theme.good) } else { ("no ", theme.bad) };
+            Line::from(vec![
+                Span::styled(mark, style),
+                Span::raw(format!("{what}: ")),
+                Span::styled(text::plain(found), theme.dim),
+            ])
+        })
+        .collect();
+    frame.render_widget(Paragraph::new(lines), checks);
+    if let (Some((phase, done, total)), None) = (&current.progress, &current.result) {
+        draw_progress(model, frame, bar, (phase, *done, *total), current.rate);
+    }
+    frame.render_widget(Paragraph::new(outcome(model, current)).wrap(Wrap { trim: false }), below);
+}
+
+fn draw_progress(model: &Model, frame: &mut Frame<'_>, area: Rect, (phase, done, total): (&str, u64, u64), rate: f64) {
+    // Never quite full: it is verified only when the move is complete.
+    const MOST: f64 = 0.99;
+    let ratio = if total == 0 { 0.0 } else { (count(done) / count(total)).clamp(0.0, MOST) };
+    let left = if rate > 1.0 && total > done {
+        format!(", {} left", text::took(std::time::Duration::from_secs_f64((count(total - done) / rate).min(1e6))))
+    } else {
+        String::new()
+    };
+    let speed = if rate > 1.0 { format!(", {}/s", text::size(round(rate))) } else { String::new() };
+    let label = format!("{phase}: {} of {}{speed}{left}", text::size(done), text::size(total));
+    let gauge = Gauge::default().ratio(ratio).label(label).gauge_style(model.theme.accent);
+    frame.render_widget(gauge, Rect { height: 1, ..area });
+}
+
+/// A rate as a whole number.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is positive and far below 2^63")]
+fn round(rate: f64) -> u64 {
+    rate.clamp(0.0, 1e18) as u64
+}
+
+fn outcome<'a>(model: &Model, current: &'a Move) -> Vec<Line<'a>> {
+    let theme = model.theme;
+    match &current.result {
+        None if current.is_cancelled => {
+            vec![Line::styled("Giving it up; the program runs on where it is.", theme.warn)]
+        }
+        None => vec![Line::styled("Esc gives it up: until the program is handed over it runs on here.", theme.dim)],
+        Some(Err(error)) => {
+            vec![Line::styled(text::plain(error), theme.bad), Line::styled("Esc closes this.", theme.dim)]
+        }
+        Some(Ok(report)) => {
+            let seconds = |seconds: f64| text::took(std::time::Duration::from_secs_f64(seconds.max(0.0)));
+            let parts: Vec<String> =
+                report.parts.iter().map(|(name, took)| format!("{name} {}", seconds(*took))).collect();
+            let mut lines = vec![
+                Line::styled(
+                    format!("It runs on {} (process {}). Downtime {}", report.to, report.pid, seconds(report.downtime)),
+                    theme.good,
+                ),
+                Line::styled(format!("of which {}", parts.join(", ")), theme.dim),
+            ];
+            lines.extend(report.notes.iter().map(|note| Line::styled(text::plain(note), theme.warn)));
+            lines.push(Line::styled("Enter shows it running there.", theme.dim));
+            lines
+        }
+    }
+}

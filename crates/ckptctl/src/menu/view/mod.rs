@@ -1,0 +1,216 @@
+//! Drawing: the model on the screen, and nothing else.
+
+mod dialog;
+mod hosts;
+mod job;
+mod jobs;
+pub mod layout;
+mod new;
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::keys::COMMANDS;
+use super::model::{Layer, List, Model, Named, Screen};
+use crate::text;
+
+/// The smallest terminal in which the menu is of use.
+const SMALLEST: (u16, u16) = (60, 16);
+
+/// Draws everything.
+pub fn draw(model: &Model, frame: &mut Frame<'_>) {
+    let parts = layout::parts(model);
+    if model.size.0 < SMALLEST.0 || model.size.1 < SMALLEST.1 {
+        let told = format!(
+            "This terminal is {} x {}; the menu needs {} x {}.",
+            model.size.0, model.size.1, SMALLEST.0, SMALLEST.1
+        );
+        frame.render_widget(Paragraph::new(told), frame.area());
+        return;
+    }
+    header(model, frame, parts.header);
+    match model.screen {
+        Screen::Jobs => jobs::draw(model, frame, parts.body),
+        Screen::Job => job::draw(model, frame, parts.body),
+        Screen::Hosts => hosts::draw(model, frame, parts.body),
+        Screen::New => new::draw(model, frame, parts.body),
+    }
+    log(model, frame, parts.log);
+    notice(model, frame, parts.notice);
+    footer(model, frame, parts.footer);
+    for layer in &model.layers {
+        dialog::draw(model, layer, frame);
+    }
+}
+
+fn header(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let theme = model.theme;
+    let mut spans =
+        vec![Span::styled(" ckptctl ", theme.accent.add_modifier(ratatui::style::Modifier::BOLD)), Span::raw(" ")];
+    let job = model.job.as_ref().map(|job| job.name.clone());
+    let screens = [
+        (Screen::Jobs, "Jobs".to_owned()),
+        (Screen::Job, job.unwrap_or_default()),
+        (Screen::Hosts, "Hosts".to_owned()),
+        (Screen::New, "New job".to_owned()),
+    ];
+    for (screen, name) in screens.into_iter().filter(|(_, name)| !name.is_empty()) {
+        let style = if screen == model.screen { theme.selected } else { theme.dim };
+        spans.push(Span::styled(format!(" {} ", text::plain(&name)), style));
+        spans.push(Span::raw(" "));
+    }
+    if model.read_only {
+        spans.push(Span::styled("read-only", theme.warn));
+    }
+    frame.render_widget(Line::from(spans), area);
+}
+
+/// What was told last; or else what is under way.
+fn notice(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let theme = model.theme;
+    let line = match (&model.notice, model.acts.first()) {
+        (Some(notice), _) if notice.is_error => {
+            Line::from(vec![Span::styled(" ! ", theme.bad), Span::styled(notice.text.clone(), theme.bad)])
+        }
+        (Some(notice), _) => Line::from(vec![Span::raw("   "), Span::raw(notice.text.clone())]),
+        (None, Some(act)) => Line::styled(format!("   under way: {}", act.words), theme.warn),
+        (None, None) => return,
+    };
+    frame.render_widget(line, area);
+}
+
+fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let theme = model.theme;
+    if model.job.as_ref().is_some_and(|job| job.is_typing) && model.screen == Screen::Job {
+        let spans = vec![
+            Span::raw(" "),
+            Span::styled("Ctrl+]", theme.key),
+            Span::raw(" back to the menu; all other keys go to the program"),
+        ];
+        frame.render_widget(Line::from(spans), area);
+        return;
+    }
+    let hints: &[(&str, &str)] = match model.layers.last() {
+        None | Some(Layer::Choose { .. }) => &[],
+        Some(Layer::Help { .. }) => &[("Esc", "close")],
+        Some(Layer::Palette { .. }) => &[("Enter", "do it"), ("Esc", "close")],
+        Some(Layer::Confirm { .. }) => &[("Left/Right", "choose"), ("Enter", "take it"), ("Esc", "no")],
+        Some(Layer::Line { .. }) => &[("Enter", "accept"), ("Esc", "leave")],
+        Some(Layer::Move(current)) if current.result.is_some() => &[("Enter", "close")],
+        Some(Layer::Move(_)) => &[("Esc", "give it up")],
+    };
+    let mut spans = vec![Span::raw(" ")];
+    if !hints.is_empty() {
+        for (key, label) in hints {
+            spans.push(Span::styled(*key, theme.key));
+            spans.push(Span::raw(format!(" {label}  ")));
+        }
+        frame.render_widget(Line::from(spans), area);
+        return;
+    }
+    let place = model.place();
+    let mut room = usize::from(area.width).saturating_sub(1);
+    // Help and quit are always there, whatever else there is no room for.
+    let is_last = |name: &str| matches!(name, "help" | "quit");
+    let shown: Vec<_> =
+        COMMANDS.iter().filter(|command| command.places.contains(&place) && !command.label.is_empty()).collect();
+    let width = |command: &super::keys::Command| {
+        let key = model.keymap.keys_of(command).first().map(ToString::to_string).unwrap_or_default();
+        key.chars().count() + 1 + command.label.chars().count() + 2
+    };
+    let reserved: usize = shown.iter().filter(|command| is_last(command.name)).map(|command| width(command)).sum();
+    room = room.saturating_sub(reserved);
+    for command in shown {
+        let Some(key) = model.keymap.keys_of(command).first() else { continue };
+        let needed = width(command);
+        if !is_last(command.name) {
+            if needed > room {
+                continue;
+            }
+            room -= needed;
+        }
+        spans.push(Span::styled(key.to_string(), theme.key));
+        spans.push(Span::raw(format!(" {}  ", command.label)));
+    }
+    frame.render_widget(Line::from(spans), area);
+}
+
+fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let theme = model.theme;
+    let Some(rows) = area.height.checked_sub(1).filter(|_| model.shows_log) else { return };
+    heading(frame, Rect { height: 1, ..area }, " What was done, as verbs; and what went wrong", theme.dim);
+    let skipped = model.log.len().saturating_sub(usize::from(rows));
+    let lines: Vec<Line<'_>> = model.log[skipped..]
+        .iter()
+        .map(|line| {
+            let style = if line.is_error { theme.bad } else { Style::new() };
+            let at = clock(line.at);
+            Line::from(vec![Span::styled(format!(" {at}  "), theme.dim), Span::styled(line.text.clone(), style)])
+        })
+        .collect();
+    frame.render_widget(Paragraph::new(lines), Rect { y: area.y + 1, height: rows, ..area });
+}
+
+/// The time of day of a moment, in UTC where the zone is not known.
+fn clock(at: u64) -> String {
+    let of_day = at % 86_400;
+    format!("{:02}:{:02}:{:02}", of_day / 3600, of_day / 60 % 60, of_day % 60)
+}
+
+/// A line with a rule after it.
+fn heading(frame: &mut Frame<'_>, area: Rect, title: &str, style: Style) {
+    let rest = usize::from(area.width).saturating_sub(title.chars().count() + 1);
+    frame.render_widget(Line::styled(format!("{title} {}", "\u{2500}".repeat(rest)), style), area);
+}
+
+/// The line above a list: what it shows, or the filter.
+fn filter_line<T: Named>(list: &List<T>, title: &str) -> String {
+    let cursor = if list.is_filtering { "\u{2588}" } else { "" };
+    match (list.is_filtering, list.filter.value()) {
+        (false, "") => format!(" {title}"),
+        (_, typed) => format!(" {title}, filter: {typed}{cursor}"),
+    }
+}
+
+/// A table: columns as wide as their longest cell, the last one takes what is left. The chosen row is marked by `>` too.
+fn table(model: &Model, frame: &mut Frame<'_>, area: Rect, headings: &[&str], rows: &[Vec<Span<'_>>], selected: usize) {
+    let theme = model.theme;
+    let last = headings.len().saturating_sub(1);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(Span::width).max().unwrap_or_default();
+        cells.max(headings[column].len())
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let pad = |content: &str, column: usize| {
+        let missing = widths[column].saturating_sub(Span::raw(content.to_owned()).width());
+        if column == last { content.to_owned() } else { format!("{content}{}  ", " ".repeat(missing)) }
+    };
+    let head: String = headings.iter().enumerate().map(|(column, heading)| pad(heading, column)).collect();
+    frame.render_widget(Line::styled(format!("  {head}"), theme.dim), Rect { height: 1, ..area });
+    let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
+    let first = layout::first(selected, rows.len(), body.height);
+    for ((at, row), y) in rows.iter().enumerate().skip(first).zip(body.y..body.bottom()) {
+        let is_chosen = at == selected.min(rows.len().saturating_sub(1));
+        let mut spans = vec![Span::raw(if is_chosen { "> " } else { "  " })];
+        spans.extend(row.iter().enumerate().map(|(column, cell)| Span::styled(pad(&cell.content, column), cell.style)));
+        let line = Line::from(spans).style(if is_chosen { theme.selected } else { Style::new() });
+        let place = Rect { y, height: 1, ..body };
+        frame.buffer_mut().set_style(place, line.style);
+        frame.render_widget(line, place);
+    }
+}
+
+/// Text in the middle of an empty area.
+fn empty(model: &Model, frame: &mut Frame<'_>, area: Rect, lines: &[&str]) {
+    let height = u16::try_from(lines.len()).unwrap_or(u16::MAX);
+    let y = area.y + area.height.saturating_sub(height) / 2;
+    let lines: Vec<Line<'_>> = lines.iter().map(|line| Line::raw((*line).to_owned()).centered()).collect();
+    let place = Rect { y, height: height.min(area.bottom().saturating_sub(y)), ..area };
+    frame.render_widget(Paragraph::new(lines).style(model.theme.dim), place);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,324 @@
+#![allow(clippy::unwrap_used, reason = "a test that panics says where")]
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use ckpt_core::resource::bytes::Bytes;
+use ckpt_transfer::protocol::{Ending, JobState, JobStatus, MoveReport};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::style::{Color, Modifier};
+
+use super::draw;
+use crate::menu::effect::{Effect, Reason};
+use crate::menu::keys::Keymap;
+use crate::menu::model::{
+    Build, Checkpoint, Complaint, Field, FileKind, FileRow, HostRow, Layer, Model, Move, OpenJob, Running, Screen, Tab,
+};
+use crate::menu::theme::{Choice, Theme};
+
+fn job(name: &str, state: JobState, host: &str, ago: u64) -> JobStatus {
+    let now = crate::jobs::now();
+    let is_over = matches!(state, JobState::Ended | JobState::Saved);
+    JobStatus {
+        name: name.to_owned(),
+        state,
+        host: host.to_owned(),
+        pid: (!is_over).then_some(4711),
+        memory: (!is_over).then_some(87 << 20),
+        cpu: (!is_over).then_some(3700),
+        checkpoints: 2,
+        last_checkpoint: (ago > 0).then_some(now - ago),
+        started: now - 90_000,
+        command: vec![Bytes(b"./sim".to_vec()), Bytes(b"--steps".to_vec()), Bytes(b"1000".to_vec())],
+        directory: Bytes(b"/home/ada/sim".to_vec()),
+        ending: (state == JobState::Ended).then_some(Ending::Exited(3)),
+        ended: is_over.then_some(now - 60),
+        last_line: format!("step {} of 1000", name.len() * 37),
+        note: None,
+    }
+}
+
+fn model(theme: Choice) -> Model {
+    let mut model =
+        Model::new(Theme::choose(theme, |_| None), Keymap::default(), false, PathBuf::from("/home/ada/sim"));
+    model.jobs.replace(vec![
+        job("sim", JobState::Running, "local", 125),
+        job("render-frames", JobState::Running, "nodeb", 0),
+        job("fit", JobState::Stopped, "local", 7300),
+        job("old", JobState::Ended, "local", 86_500),
+        job("far", JobState::Unreachable, "spot-3", 600),
+    ]);
+    model
+}
+
+fn with_job(model: &mut Model, tab: Tab) {
+    let mut screen = vt100::Parser::new(20, 80, 100);
+    screen.process(b"step 110 of 1000\r\nstep \x1b[1;32m111\x1b[m of 1000\r\n");
+    let now = crate::jobs::now();
+    let checkpoint = |number, ago| Checkpoint {
+        number,
+        at: now - ago,
+        bytes: (number + 1) << 20,
+        pages: 512,
+        pause: 0.0034,
+        reason: "by hand".to_owned(),
+        change: "37 pages".to_owned(),
+        screen: vec![format!("step {number}00 of 1000"), String::new()],
+    };
+    let mut open = OpenJob {
+        name: "sim".to_owned(),
+        screen,
+        is_attached: true,
+        is_typing: false,
+        tab,
+        checkpoints: crate::menu::model::List::default(),
+        holds: Some(Ok(vec![
+            ("Threads".to_owned(), vec!["4711 sim".to_owned()]),
+            ("Files".to_owned(), vec!["3 /home/ada/sim/out.txt".to_owned()]),
+        ])),
+        scroll: 0,
+    };
+    open.checkpoints.replace(vec![checkpoint(2, 125), checkpoint(1, 4000)]);
+    model.job = Some(open);
+    model.screen = Screen::Job;
+}
+
+fn with_files(model: &mut Model) {
+    let file = |name: &str, kind| FileRow { name: name.to_owned(), kind, size: 1000 };
+    model.new.files.replace(vec![
+        file("..", FileKind::Parent),
+        file("count.c", FileKind::Source),
+        file("sim", FileKind::Program),
+        file("data", FileKind::Directory),
+        file("notes.txt", FileKind::Other),
+    ]);
+    model.new.files.selected = 1;
+    let text = ["#include <stdio.h>", "", "int main(void)", "{", "\tputs(\"hello\");", "}"];
+    model.new.preview = Some(("/home/ada/sim/count.c".into(), text.iter().map(|line| (*line).to_owned()).collect()));
+    model.screen = Screen::New;
+}
+
+fn with_hosts(model: &mut Model) {
+    let host = |name: &str, address: &str, tried| HostRow {
+        name: name.to_owned(),
+        address: address.to_owned(),
+        tried,
+        is_trying: false,
+    };
+    let facts = ["login: as ada with the key id_ed25519", "memory: 30 GiB free", "clock: 12 ms ahead"];
+    model.hosts.replace(vec![
+        host("local", "this machine", None),
+        host("nodeb", "ada@nodeb.example:22", Some(Ok(facts.iter().map(|fact| (*fact).to_owned()).collect()))),
+        host("spot-3", "ada@10.0.0.3:22", Some(Err("cannot reach 10.0.0.3:22: timed out; is it on?".to_owned()))),
+    ]);
+    model.hosts.selected = 1;
+}
+
+fn moving(result: Option<Result<Box<MoveReport>, String>>) -> Layer {
+    Layer::Move(Move {
+        job: "sim".to_owned(),
+        host: "nodeb".to_owned(),
+        checks: vec![
+            ("processor".to_owned(), "has all that the program may use".to_owned(), true),
+            ("memory".to_owned(), "87 MiB of 30 GiB".to_owned(), true),
+            ("files".to_owned(), "3 go along (1.2 MiB)".to_owned(), true),
+        ],
+        progress: Some(("memory".to_owned(), 40 << 20, 87 << 20)),
+        rate: 1e8,
+        last: None,
+        result,
+        is_cancelled: false,
+    })
+}
+
+/// Every screen by its name.
+fn screens(theme: Choice) -> Vec<(&'static str, Model)> {
+    let with = |change: &dyn Fn(&mut Model)| {
+        let mut model = model(theme);
+        change(&mut model);
+        model
+    };
+    let report = MoveReport {
+        job: "sim".to_owned(),
+        from: "local".to_owned(),
+        to: "nodeb".to_owned(),
+        pid: 815,
+        bytes: 90 << 20,
+        pages: 22_000,
+        file_bytes: 1_200_000,
+        downtime: 0.84,
+        parts: vec![("freeze".to_owned(), 0.004), ("memory".to_owned(), 0.8), ("start".to_owned(), 0.036)],
+        total: 2.5,
+        notes: Vec::new(),
+    };
+    let complaint = Complaint {
+        text: "count.c:5:15: error: expected ';' before '}' token".to_owned(),
+        line: Some(5),
+        message: "expected ';' before '}' token".to_owned(),
+        around: vec![(4, "{".to_owned()), (5, "\tputs(\"hello\")".to_owned()), (6, "}".to_owned())],
+    };
+    vec![
+        ("jobs", with(&|_| {})),
+        ("jobs_none", with(&|model| model.jobs.replace(Vec::new()))),
+        (
+            "jobs_filter",
+            with(&|model| {
+                model.jobs.filter = "re".into();
+                model.jobs.is_filtering = true;
+            }),
+        ),
+        (
+            "jobs_log",
+            with(&|model| {
+                model.shows_log = true;
+                model.log.push(crate::menu::model::LogLine {
+                    at: 0,
+                    text: "ckptctl checkpoint sim".to_owned(),
+                    is_error: false,
+                });
+                model.log.push(crate::menu::model::LogLine {
+                    at: 61,
+                    text: "the disk is full".to_owned(),
+                    is_error: true,
+                });
+                let reason = Reason::Save { job: "sim".to_owned() };
+                model.acts.push(Running { reason, words: "ckptctl checkpoint sim".to_owned() });
+            }),
+        ),
+        ("job_terminal", with(&|model| with_job(model, Tab::Terminal))),
+        ("job_checkpoints", with(&|model| with_job(model, Tab::Checkpoints))),
+        ("job_holds", with(&|model| with_job(model, Tab::Holds))),
+        (
+            "hosts",
+            with(&|model| {
+                with_hosts(model);
+                model.screen = Screen::Hosts;
+            }),
+        ),
+        ("new", with(&|model| with_files(model))),
+        (
+            "new_error",
+            with(&|model| {
+                with_files(model);
+                let result = Some(Err(complaint.clone()));
+                model.new.build = Some(Build { source: "/home/ada/sim/count.c".into(), result });
+                model.tell("count.c was not built", true);
+            }),
+        ),
+        (
+            "choose_host",
+            with(&|model| {
+                with_hosts(model);
+                model.layers.push(Layer::Choose { job: "sim".to_owned() });
+            }),
+        ),
+        ("move", with(&|model| model.layers.push(moving(None)))),
+        ("move_done", with(&|model| model.layers.push(moving(Some(Ok(Box::new(report.clone()))))))),
+        ("help", with(&|model| model.layers.push(Layer::Help { scroll: 0 }))),
+        (
+            "palette",
+            with(&|model| {
+                model.layers.push(Layer::Palette { typed: "sa".into(), selected: 0 });
+            }),
+        ),
+        (
+            "confirm",
+            with(&|model| {
+                model.layers.push(Layer::Confirm {
+                    question: "End sim?".to_owned(),
+                    detail: "What it has not saved is lost.".to_owned(),
+                    is_yes: false,
+                    effect: Effect::Quit,
+                });
+            }),
+        ),
+        (
+            "question",
+            with(&|model| {
+                model.layers.push(Layer::Line {
+                    title: "Password of ada@nodeb:".to_owned(),
+                    typed: "secret".into(),
+                    field: Field::Answer { echo: false },
+                });
+            }),
+        ),
+    ]
+}
+
+/// The screen as text, and the styles in it that differ from plain, run by run.
+fn picture(model: &mut Model, columns: u16, rows: u16) -> (String, String) {
+    model.size = (columns, rows);
+    let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
+    terminal.draw(|frame| draw(model, frame)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let (mut text, mut styles) = (String::new(), String::new());
+    for y in 0..rows {
+        let cells: Vec<_> = (0..columns).map(|x| &buffer[(x, y)]).collect();
+        let line: String = cells.iter().map(|cell| cell.symbol()).collect();
+        writeln!(text, "{}", line.trim_end()).unwrap();
+        let mut x = 0;
+        while x < cells.len() {
+            let style = (cells[x].fg, cells[x].bg, cells[x].modifier);
+            let end = (x..cells.len()).find(|at| (cells[*at].fg, cells[*at].bg, cells[*at].modifier) != style);
+            let end = end.unwrap_or(cells.len());
+            if style != (Color::Reset, Color::Reset, Modifier::empty()) {
+                writeln!(styles, "{y}:{x}-{end} {} on {} {:?}", style.0, style.1, style.2).unwrap();
+            }
+            x = end;
+        }
+    }
+    (text, styles)
+}
+
+#[test]
+fn every_screen_looks_as_it_was_judged() {
+    const THEMES: [(Choice, &str); 3] = [(Choice::Dark, "dark"), (Choice::Light, "light"), (Choice::None, "NO_COLOR")];
+    for (index, (name, mut model)) in screens(Choice::Dark).into_iter().enumerate() {
+        let (small, _) = picture(&mut model, 80, 24);
+        let (large, _) = picture(&mut model, 160, 50);
+        let mut judged = format!("80x24\n{small}\n160x50\n{large}");
+        for (theme, title) in THEMES {
+            let (_, mut model) = screens(theme).swap_remove(index);
+            let (same, styles) = picture(&mut model, 80, 24);
+            assert_eq!(same, small, "{name} says the same in every theme");
+            write!(judged, "\n{title}\n{styles}").unwrap();
+        }
+        insta::assert_snapshot!(name, judged);
+    }
+}
+
+#[test]
+fn any_size_can_be_drawn() {
+    for (_, mut model) in screens(Choice::Dark) {
+        for columns in [1, 7, 59, 60, 61, 99, 100, 300] {
+            for rows in [1, 3, 15, 16, 17, 60] {
+                picture(&mut model, columns, rows);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_smallest_usable_size_shows_jobs_and_keys() {
+    let mut model = model(Choice::None);
+    let (shown, _) = picture(&mut model, 60, 16);
+    for word in ["sim", "running", "? help", "q quit", "open"] {
+        assert!(shown.contains(word), "{word} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn without_colours_there_are_none() {
+    for (name, mut model) in screens(Choice::None) {
+        let (_, styles) = picture(&mut model, 100, 30);
+        assert!(styles.lines().all(|line| line.contains(" Reset on Reset ")), "{name}: {styles}");
+    }
+}
+
+#[test]
+fn a_secret_is_not_shown() {
+    for (name, mut model) in screens(Choice::Dark) {
+        assert!(!picture(&mut model, 80, 24).0.contains("secret"), "{name}");
+    }
+}

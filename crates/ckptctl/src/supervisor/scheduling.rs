@@ -1,0 +1,91 @@
+//! Checkpoints that are made by themselves, and what a job looks like when one is made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::{Place, Supervisor, checkpointing};
+use crate::failure;
+use crate::jobs::{self, History, Reason, Scene, Schedule};
+
+/// How much of the log's end is taken for a picture of the screen.
+const TAIL: u64 = 256 << 10;
+/// How long to wait after a checkpoint that could not be made.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Starts the thread that saves the job when it is time.
+pub fn start(supervisor: &Arc<Supervisor>) -> anyhow::Result<()> {
+    let supervisor = Arc::clone(supervisor);
+    let watching = move || {
+        loop {
+            let schedule = supervisor.wait_until_due();
+            if let Err(error) = supervisor.save_by_schedule(schedule) {
+                let mut state = supervisor.state();
+                state.note(&format!("it could not be saved by schedule: {}", failure::line(&error)));
+                drop(state);
+                supervisor.tell_all();
+                std::thread::sleep(PATIENCE);
+            }
+        }
+    };
+    std::thread::Builder::new().name("schedule".to_owned()).spawn(watching).context("no thread could be made")?;
+    Ok(())
+}
+
+impl Supervisor {
+    /// Sets or ends the schedule.
+    pub fn schedule(&self, every: Option<u64>, keep: u64) -> anyhow::Result<()> {
+        let mut state = self.state();
+        let Some(job) = &mut state.job else { return Err(self.failure("has no program yet")) };
+        job.schedule = every.map(|every| Schedule { every, keep, since: jobs::now() });
+        self.store.put(job)?;
+        drop(state);
+        self.tell_all();
+        Ok(())
+    }
+
+    /// Waits until a checkpoint is due of a program that is here.
+    fn wait_until_due(&self) -> Schedule {
+        let history = History::of(&self.directory);
+        let mut state = self.state();
+        loop {
+            let schedule = state.job.as_ref().and_then(|job| job.schedule);
+            let is_possible = matches!(state.place, Place::Here(_)) && state.act.is_none() && state.ending.is_none();
+            let Some(schedule) = schedule.filter(|_| is_possible) else {
+                state = self.wait(state);
+                continue;
+            };
+            let due = schedule.due(&history.all().unwrap_or_default());
+            let left = due.saturating_sub(jobs::now());
+            if left == 0 {
+                return schedule;
+            }
+            state = self.wait_for(state, Duration::from_secs(left));
+        }
+    }
+
+    fn save_by_schedule(self: &Arc<Self>, schedule: Schedule) -> anyhow::Result<()> {
+        let act = self.begin("a checkpoint")?;
+        checkpointing::save(self, &checkpointing::Wish::unasked(Reason::Scheduled), act)?;
+        let history = History::of(&self.directory);
+        for number in schedule.superfluous(&history.all()?, jobs::now()) {
+            history.remove(number)?;
+        }
+        Ok(())
+    }
+
+    /// What the job looks like now.
+    pub fn scene(&self, reason: Reason) -> Scene {
+        let size = self.window_size();
+        let state = self.state();
+        let output = state.log.end();
+        let tail = state.log.bytes(output.saturating_sub(TAIL).max(state.log.start()), output).unwrap_or_default();
+        let cpu = if let Place::Here(here) = &state.place { jobs::cpu(here.process.pid) } else { None };
+        drop(state);
+        let mut terminal = vt100::Parser::new(size.rows.max(1), size.columns.max(1), 0);
+        terminal.process(&tail);
+        let screen = terminal.screen().rows(0, size.columns).map(|line| line.trim_end().to_owned()).collect();
+        Scene { reason, output, cpu: cpu.unwrap_or_default(), screen }
+    }
+}
