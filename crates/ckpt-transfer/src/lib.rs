@@ -12,4 +12,5 @@ pub mod protocol;
 pub mod serve;
 pub mod ssh;
 pub mod store;
+pub mod transaction;
 pub mod wire;

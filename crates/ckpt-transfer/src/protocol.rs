@@ -61,8 +61,19 @@ pub enum Request {
     Join {
         /// The job.
         job: String,
-        /// Start a supervisor that has no program yet.
+        /// Start a supervisor that has no program yet, of this name or one like it.
         create: bool,
+    },
+    /// What became of a move that came here? From then on it is decided: one that had not been let go never is →
+    /// [`Reply::Outcome`].
+    Outcome {
+        /// The move.
+        txn: String,
+    },
+    /// Remove all that is known of a job that has ended here after it came from elsewhere → [`Reply::Done`].
+    Forget {
+        /// The job.
+        job: String,
     },
 
     // Of a job's supervisor.
@@ -158,14 +169,7 @@ pub enum Request {
         tcp_close: bool,
     },
     /// Freeze it and send its image over the data channels → [`Reply::Frozen`], [`Reply::Sent`].
-    Depart {
-        /// The move.
-        txn: String,
-        /// How memory is compressed.
-        codec: String,
-        /// As `--tcp=close`.
-        tcp_close: bool,
-    },
+    Depart(Box<Departing>),
     /// Make sure that it cannot run even if its supervisor is killed → [`Reply::Parked`].
     Park,
     /// Let it run on: the move is off → [`Reply::Resumed`].
@@ -174,6 +178,10 @@ pub enum Request {
     Discard {
         /// Where it runs, for those who ask here.
         host: String,
+        /// The job's name there.
+        job: String,
+        /// Whoever is attached here stays so: this supervisor relays from there. Else it ends.
+        relay: bool,
     },
     /// Nobody knows whether it runs elsewhere: save it and end it → [`Reply::Saved`].
     Save,
@@ -183,14 +191,10 @@ pub enum Request {
     Arrive(Box<Arriving>),
     /// Let it run → [`Reply::Running`].
     Go,
-    /// What became of a move that came here? → [`Reply::Outcome`].
-    Outcome {
-        /// The move.
-        txn: String,
-    },
 
     // Of both.
-    /// This connection (or the descriptor that comes with it) is a data channel of a move.
+    /// With it come two descriptors of a data channel of a move: to read from and to write into. The connection stays open as
+    /// long as they are needed.
     Data {
         /// The move.
         txn: String,
@@ -236,7 +240,12 @@ pub enum Reply {
     /// A part of a file: the body.
     Chunk,
     /// The connection leads to the job's supervisor.
-    Joined,
+    Joined {
+        /// The job's name here.
+        job: String,
+        /// The [`VERSION`] of its supervisor.
+        version: u32,
+    },
     /// What a job is doing.
     Status(Box<JobStatus>),
     /// What comes next is output from this offset on.
@@ -320,6 +329,8 @@ pub enum Reply {
         terminal: Option<TerminalEntry>,
         /// Who the job is.
         job: Box<JobDescription>,
+        /// For how long it has been frozen, in seconds.
+        since: f64,
     },
     /// The image has been sent whole.
     Sent {
@@ -348,7 +359,9 @@ pub enum Reply {
     Outcome {
         /// It came and was let go.
         ran: bool,
-        /// How it ended, if it has.
+        /// Its process, if it is there.
+        pid: Option<i32>,
+        /// How it ended, if it has and that is known.
         ended: Option<Ending>,
     },
     /// Nothing, but the other side lives.
@@ -498,6 +511,33 @@ pub struct JobDescription {
     pub pipes: Vec<i32>,
     /// How many checkpoints it has.
     pub checkpoints: u64,
+    /// Input for a standard input that is a pipe, which has not reached it yet.
+    pub piped: Bytes,
+    /// Whether no more comes behind that.
+    pub piped_ended: bool,
+}
+
+/// A program that leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departing {
+    /// The move.
+    pub txn: String,
+    /// Where it goes.
+    pub to: String,
+    /// The job's name there.
+    pub name_there: String,
+    /// What to do about files.
+    pub policy: FilesPolicy,
+    /// More files or directories to carry.
+    pub with: Vec<Bytes>,
+    /// How memory is compressed.
+    pub codec: String,
+    /// As `--tcp=close`.
+    pub tcp_close: bool,
+    /// How many data channels there are.
+    pub channels: usize,
+    /// Write the image into the job's history as well.
+    pub keep: bool,
 }
 
 /// A program that comes.
@@ -517,6 +557,8 @@ pub struct Arriving {
     pub channels: usize,
     /// Also where the processor lacks features.
     pub ignore_cpu: bool,
+    /// Over files at home that have changed meanwhile.
+    pub overwrite: bool,
 }
 
 /// A machine.

@@ -119,6 +119,18 @@ Examples:
   ckptctl history sim
   ckptctl restore sim@2             bring it back from the second")]
     History(HistoryArgs),
+    /// Move a job's program to another machine, or home
+    #[command(after_long_help = "\
+Examples:
+  ckptctl migrate sim nodeb         a host of `ckptctl hosts list`
+  ckptctl migrate sim local         home again, with the files that it wrote
+  ckptctl migrate sim nodeb --dry-run          only look whether it could go on there
+  ckptctl migrate sim nodeb --files expect     its files are there already, the same as here
+  ckptctl migrate sim nodeb --with ~/data      more that it will open by and by
+
+Nothing needs to be installed there. The program's output goes on to come here, `ckptctl attach` works as before, and
+Ctrl+C gives the move up until it is decided. A program that is no job is saved with `ckptctl checkpoint --pid`.")]
+    Migrate(MigrateArgs),
     /// Show what is in an image
     #[command(after_long_help = "\
 Examples:
@@ -157,6 +169,9 @@ used by its name as well.")]
     SelfCheck,
     /// Build a small program, save it, bring it back, and check that nothing was lost
     Demo,
+    /// Serve another machine (started over SSH)
+    #[command(hide = true)]
+    Agent(AgentArgs),
     /// Be a job's supervisor (started by other verbs)
     #[command(hide = true)]
     Supervisor,
@@ -178,6 +193,7 @@ impl Verb {
             Self::Inspect(args) => args.json,
             Self::Verify(args) => args.json,
             Self::Doctor(args) => args.json,
+            Self::Migrate(args) => args.json,
             Self::Run(args) => args.json,
             Self::Attach(args) => args.json,
             Self::Logs(args) => args.json,
@@ -190,6 +206,7 @@ impl Verb {
             | Self::Cc(_)
             | Self::SelfCheck
             | Self::Demo
+            | Self::Agent(_)
             | Self::Supervisor
             | Self::Keeper
             | Self::Program(_) => false,
@@ -447,6 +464,60 @@ pub fn nest_policy_name(policy: NestPolicy) -> &'static str {
 
 fn files_policy() -> impl clap::builder::TypedValueParser<Value = FilesPolicy> {
     PossibleValuesParser::new(FILES.map(|(name, _)| name)).map(|name| files_policy_of(&name).unwrap_or_default())
+}
+
+/// `agent`: serve another machine.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// Be a data channel: the job, the move, and which of its channels
+    #[arg(long, num_args = 3)]
+    pub data: Option<Vec<String>>,
+}
+
+/// `migrate`: move a job's program.
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    /// The job
+    pub job: String,
+    /// The host, or `local`
+    pub host: String,
+    /// What to do about the files that it uses: they go along, are expected to be there, or both machines share them
+    #[arg(long, value_name = "POLICY", default_value = "carry", value_parser = move_files())]
+    pub files: ckpt_transfer::protocol::FilesPolicy,
+    /// Another file or directory that goes along
+    #[arg(long, value_name = "PATH")]
+    pub with: Vec<PathBuf>,
+    /// How memory is compressed on the way; the hosts file says if this does not
+    #[arg(long, value_parser = PossibleValuesParser::new(["none", "lz4", "zstd"]).try_map(|name| name.parse::<Codec>()))]
+    pub codec: Option<Codec>,
+    /// What becomes of connected TCP sockets: `close` makes them ones that the peer has reset
+    #[arg(long, value_name = "WHAT", value_parser = ["close"])]
+    pub tcp: Option<String>,
+    /// Also write the image into the job's history
+    #[arg(long)]
+    pub keep: bool,
+    /// Move it also where the processor lacks features that it may use
+    #[arg(long)]
+    pub ignore_cpu: bool,
+    /// At home, replace files that were changed here meanwhile
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Only look whether it could be moved
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn move_files() -> impl clap::builder::TypedValueParser<Value = ckpt_transfer::protocol::FilesPolicy> {
+    use ckpt_transfer::protocol::FilesPolicy as Policy;
+    PossibleValuesParser::new(["carry", "expect", "shared"]).map(|name| match name.as_str() {
+        "expect" => Policy::Expect,
+        "shared" => Policy::Shared,
+        _ => Policy::Carry,
+    })
 }
 
 fn nest_policy() -> impl clap::builder::TypedValueParser<Value = NestPolicy> {

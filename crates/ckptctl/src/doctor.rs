@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use anyhow::Context;
 use ckpt_core::proc::Status;
 use ckpt_core::{Abilities, Class};
 use serde::Serialize;
@@ -64,8 +65,20 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
     Ok(if is_impossible { Class::NotPermitted as i32 } else { 0 })
 }
 
+/// The same for another machine, of what was found out already.
+pub fn report_of(abilities: Abilities) -> anyhow::Result<serde_json::Value> {
+    let facts = Facts::with(abilities);
+    let findings = examine(&facts);
+    serde_json::to_value(serde_json::json!({ "abilities": facts.abilities, "findings": findings }))
+        .context("the findings do not fit JSON")
+}
+
 impl Facts {
     fn gather() -> Self {
+        Self::with(ckpt_core::abilities())
+    }
+
+    fn with(abilities: Abilities) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let is = |path: &str, value: &str| read(path).trim() == value;
         let switches = [
@@ -79,7 +92,7 @@ impl Facts {
         ];
         let forbids = switches.iter().filter(|(path, value, _)| is(path, value)).map(|(_, _, advice)| *advice);
         Self {
-            abilities: ckpt_core::abilities(),
+            abilities,
             is_root: rustix::process::geteuid().is_root(),
             seccomp: Status::of(rustix::process::getpid().as_raw_nonzero().get()).map_or(0, |status| status.seccomp),
             memory: parse_meminfo(&read("/proc/meminfo")),

@@ -16,4 +16,4 @@ pub use list::{ps, status_of, statuses};
 pub use logs::logs;
 pub use restore::{named, restore};
 pub use run::run;
-pub use store::{Job, JobEnding, JobStore, ProcessId, path_of, write_ending};
+pub use store::{Job, JobEnding, JobStore, Moving, Phase, ProcessId, path_of, read_json, write_ending};

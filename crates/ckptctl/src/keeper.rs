@@ -4,6 +4,7 @@
 //! down. It also holds the supervisor's sides of the terminal and of the pipes, so that nothing is lost when the supervisor is
 //! killed: whoever connects to its socket next gets them. One thread, because restoring forks.
 
+mod arrival;
 mod program;
 
 use std::collections::VecDeque;
@@ -25,6 +26,7 @@ use rustix::termios::tcsetpgrp;
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 
+pub use arrival::Coming;
 pub use program::start as start_program;
 
 use crate::cli::{files_policy_of, nest_policy_of};
@@ -84,6 +86,8 @@ pub enum Origin {
         /// How.
         options: RestoreWords,
     },
+    /// It comes from another machine. Its data channels come behind the other descriptors.
+    Elsewhere(Coming),
 }
 
 /// [`RestoreOptions`] as the command line says them.
@@ -116,6 +120,13 @@ pub enum Report {
         /// How it ended, if it has.
         ended: Option<Ending>,
     },
+    /// A program that comes from elsewhere is built, and waits for the word.
+    Built {
+        /// It.
+        process: ProcessId,
+        /// What differs from before, in sentences.
+        notes: Vec<String>,
+    },
     /// The program runs.
     Started {
         /// It.
@@ -145,6 +156,8 @@ pub enum Order {
         /// The program's descriptor.
         fd: i32,
     },
+    /// Let the program that was built run.
+    Go,
     /// The ending is known; the keeper is not needed any more.
     Quit,
 }
@@ -158,7 +171,8 @@ pub fn door_name(job: &str) -> String {
 pub fn keeper() -> anyhow::Result<i32> {
     let mut supervisor = Receiver::new(crate::supervisor::take_control()?);
     let Some((keep, _)) = supervisor.receive::<Keep>()? else { return Ok(1) };
-    match Keeper::begin(&keep, supervisor.take_descriptors()) {
+    let came = supervisor.take_descriptors();
+    match Keeper::begin(&keep, came, &mut supervisor) {
         Ok((mut keeper, notes)) => {
             let started = Report::Started { process: keeper.process, notes };
             // A supervisor that was killed meanwhile is followed by one that connects.
@@ -198,7 +212,11 @@ const PASSED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]
 
 impl Keeper {
     /// Starts or restores the program. With what the user should know.
-    fn begin(keep: &Keep, mut came: VecDeque<OwnedFd>) -> anyhow::Result<(Self, Vec<String>)> {
+    fn begin(
+        keep: &Keep,
+        mut came: VecDeque<OwnedFd>,
+        supervisor: &mut Receiver,
+    ) -> anyhow::Result<(Self, Vec<String>)> {
         let mut next = || came.pop_front().context("the supervisor has sent too few descriptors");
         let terminal = Terminal::of(next()?, next()?)?;
         let mut outlets = Outlets::spooling(next()?, next()?);
@@ -246,6 +264,15 @@ impl Keeper {
                     let _ = tcsetpgrp(&*terminal.slave, group);
                 }
                 (kept, signals, notes)
+            }
+            Origin::Elsewhere(coming) => {
+                use_as_standard([&input, &output, &error])?;
+                drop((input, output, error));
+                let channels = came.into_iter().collect();
+                let kept = arrival::receive(&keep.name, coming, channels, supervisor)?.keep()?;
+                use_as_standard([&null()?, &null()?, &null()?])?;
+                // What differs was told when it was built.
+                (kept, SignalWaiter::block(&all).context("the signals cannot be taken over")?, Vec::new())
             }
         };
         let process = ProcessId::of(kept.pid().as_raw_nonzero().get()).unwrap_or(ProcessId {
@@ -383,6 +410,8 @@ impl Keeper {
         match supervisor.receive::<Order>() {
             Ok(Some((Order::Close { fd }, _))) => self.outlets.take(fd),
             Ok(Some((Order::Quit, _))) => return true,
+            // It runs already.
+            Ok(Some((Order::Go, _))) => {}
             Ok(None) | Err(_) => self.supervisor = None,
         }
         false

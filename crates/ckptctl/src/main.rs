@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
 mod cancel;
 mod checkpoint;
 mod cli;
@@ -15,14 +16,17 @@ mod doctor;
 mod door;
 mod export;
 mod failure;
+mod fate;
 mod hosts;
 mod image;
 mod inspect;
 mod jobs;
 mod keeper;
 mod local;
+mod migrate;
 mod output;
 mod prompt;
+mod remote;
 mod restore;
 mod supervisor;
 mod text;
@@ -61,6 +65,8 @@ fn run(verb: Verb) -> anyhow::Result<i32> {
         Verb::Hosts(args) => hosts::hosts(&args),
         Verb::SelfCheck => hosts::self_check(),
         Verb::Demo => demo::demo(),
+        Verb::Agent(args) => agent::agent(&args),
+        Verb::Migrate(args) => migrate::migrate(&args),
         Verb::Supervisor => supervisor::supervise(),
         Verb::Keeper => keeper::keeper(),
         Verb::Program(args) => keeper::start_program(&args),

@@ -4,11 +4,16 @@
 //! it knows is in one place behind one lock ([`State`]); a thread moves output and input, one listens to the keeper,
 //! and each connection has one or two. It never forks without exec.
 
+mod arrive;
 mod checkpointing;
 mod connection;
+mod depart;
 mod keeper;
 mod launch;
+mod link;
 mod log;
+mod mover;
+mod moves;
 mod outlets;
 mod pump;
 mod status;
@@ -19,6 +24,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use anyhow::Context;
 use ckpt_core::Class;
@@ -31,6 +37,7 @@ pub use connection::Connection;
 pub use keeper::KeeperHandle;
 pub use launch::{Launch, LaunchKind, Standard, door_name, supervise, take_control};
 pub use log::Log;
+use moves::Moves;
 pub use outlets::Outlets;
 pub use status::last_line;
 pub use terminal::{Terminal, UNSEEN};
@@ -83,6 +90,10 @@ pub struct State {
     paused: usize,
     /// How the program ended, while an act is still to say what that means.
     ending: Option<Ending>,
+    /// Moves under way.
+    pub moves: Moves,
+    /// The program has left for good, and nothing of the job is to stay.
+    is_over: bool,
 }
 
 /// Where the program is.
@@ -163,6 +174,8 @@ impl Supervisor {
             act: None,
             paused: 0,
             ending: None,
+            moves: Moves::default(),
+            is_over: false,
         };
         Ok(Arc::new(Self {
             store,
@@ -184,6 +197,19 @@ impl Supervisor {
     /// Waits for a change.
     pub fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a change, but not for longer.
+    pub fn wait_for<'a>(&self, state: MutexGuard<'a, State>, at_most: Duration) -> MutexGuard<'a, State> {
+        self.changed.wait_timeout(state, at_most).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Changes what is written down of the job.
+    pub fn change_job(&self, change: impl FnOnce(&mut Job)) -> anyhow::Result<()> {
+        let mut state = self.state();
+        let Some(job) = &mut state.job else { return Ok(()) };
+        change(job);
+        self.store.put(job)
     }
 
     /// Makes all threads look at the state again.
@@ -260,6 +286,11 @@ impl Supervisor {
         here.or_else(|| state.clients.values().find_map(|client| client.size)).unwrap_or(UNSEEN)
     }
 
+    /// The size of a terminal that somebody is attached with.
+    pub fn client_size(&self) -> Option<WindowSize> {
+        self.state().clients.values().find_map(|client| client.size)
+    }
+
     /// Output that comes from another host: goes into the log and to the clients. What is there already is passed over.
     pub fn relay_output(&self, stream: Stream, offset: u64, bytes: &[u8]) -> anyhow::Result<()> {
         let mut state = self.state();
@@ -298,9 +329,10 @@ impl Supervisor {
         let mut state = self.state();
         state.job = Some(job);
         state.ending = None;
+        let id = handle.id;
         state.place = Place::Here(Here { keeper: handle, process, pidfd, terminal, outlets, stopped });
         drop(state);
-        keeper::watch(self, reports)?;
+        keeper::watch(self, id, reports)?;
         if let Some(ending) = ended {
             self.ended(ending);
         }
@@ -309,14 +341,18 @@ impl Supervisor {
     }
 
     /// The program has left for another host: the keeper goes, and clients stay attached here. The act goes on.
-    pub fn leave(&self, host: &str, forward: mpsc::Sender<(Request, Vec<u8>)>) -> anyhow::Result<()> {
+    pub fn leave(&self, host: &str, name_there: &str, forward: mpsc::Sender<(Request, Vec<u8>)>) -> anyhow::Result<()> {
         let mut state = self.state();
         let here =
             std::mem::replace(&mut state.place, Place::Away(Away { host: host.to_owned(), reached: true, forward }));
         state.ending = None;
         if let Some(job) = &mut state.job {
             job.host = Some(host.to_owned());
+            job.name_there = Some(name_there.to_owned());
+            job.moving = None;
             job.keeper = None;
+            // What the keeper writes down of its end is not the job's.
+            (job.pid, job.start_ticks) = (0, 0);
             self.store.put(job)?;
         }
         state.tell_clients(&Reply::Moved { host: host.to_owned(), reached: true });
@@ -326,6 +362,22 @@ impl Supervisor {
         }
         self.tell_all();
         Ok(())
+    }
+
+    /// The program has left for another host, and nobody asks here any more.
+    pub fn leave_for_good(&self, host: &str) {
+        let mut state = self.state();
+        state.ending = None;
+        state.is_over = true;
+        state.job = None;
+        state.tell_clients(&Reply::Moved { host: host.to_owned(), reached: true });
+        state.tell_clients(&Reply::Done);
+        let place = std::mem::replace(&mut state.place, Place::Nowhere);
+        drop(state);
+        if let Place::Here(here) = place {
+            here.keeper.quit();
+        }
+        self.tell_all();
     }
 
     /// Whether the other host can be reached now.
@@ -372,6 +424,14 @@ impl Supervisor {
         drained.context("the program's last output cannot be read")
     }
 
+    /// As [`Self::ended`], said by a keeper. One whose program has left meanwhile says nothing about it.
+    fn ended_under(&self, keeper: ProcessId, ending: Ending) {
+        let is_ours = matches!(&self.state().place, Place::Here(here) if here.keeper.id == keeper);
+        if is_ours {
+            self.ended(ending);
+        }
+    }
+
     fn conclude_if_ended(&self) {
         let mut state = self.state();
         if state.act.is_some() {
@@ -401,8 +461,17 @@ impl Supervisor {
         first.start()?;
         connection::listen(self, door)?;
         let mut state = self.state();
-        while state.connections > 0 || state.act.is_some() || matches!(state.place, Place::Here(_) | Place::Away(_)) {
+        while state.connections > 0
+            || state.act.is_some()
+            || state.moves.mover.is_some()
+            || matches!(state.place, Place::Here(_) | Place::Away(_))
+        {
             state = self.wait(state);
+        }
+        if state.is_over || state.job.is_none() {
+            // It was only here for a program that has gone on, or has never come.
+            let removed = std::fs::remove_dir_all(&self.directory);
+            removed.with_context(|| format!("cannot remove {}", text::path(&self.directory)))?;
         }
         Ok(())
     }

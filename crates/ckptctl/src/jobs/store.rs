@@ -59,9 +59,56 @@ pub struct Job {
     /// The other host where it runs.
     #[serde(default)]
     pub host: Option<String>,
+    /// Its name there.
+    #[serde(default)]
+    pub name_there: Option<String>,
+    /// Whether it came from elsewhere: another machine has the job, and this one only its program.
+    #[serde(default)]
+    pub visiting: bool,
+    /// What the user should know before it is restored.
+    #[serde(default)]
+    pub doubt: Option<String>,
+    /// A move under way that may not be forgotten.
+    #[serde(default)]
+    pub moving: Option<Moving>,
     /// The image that was complete when it was ended.
     #[serde(default)]
     pub saved: Option<Bytes>,
+}
+
+/// A move that a program is in the middle of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moving {
+    /// The move.
+    pub txn: String,
+    /// Where it goes.
+    pub to: String,
+    /// The job's name there.
+    pub name_there: String,
+    /// How far it is.
+    pub phase: Phase,
+}
+
+/// How far a move is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The program here may not run any more until it is known that it does not run there.
+    Parked,
+    /// It runs there; what is left here is to be ended.
+    Discarding {
+        /// Whether the job stays here.
+        relay: bool,
+    },
+    /// It is built here and may have been let go.
+    Arriving {
+        /// Where it was, if this is its home.
+        from: Option<String>,
+        /// Its name there.
+        name: Option<String>,
+    },
+    /// The program moves between two other machines, from `host`.
+    Elsewhere,
 }
 
 /// A process that is not taken for a later one of the same number.
@@ -101,6 +148,10 @@ impl Job {
             pipes: Vec::new(),
             sockets: None,
             host: None,
+            name_there: None,
+            visiting: false,
+            doubt: None,
+            moving: None,
             saved: None,
         }
     }
@@ -218,6 +269,17 @@ impl JobStore {
         Ok(Self { root: state.join("ckptctl/jobs") })
     }
 
+    /// That in a directory.
+    #[cfg(test)]
+    pub fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Where the fates of moves are written down.
+    pub fn moves(&self) -> PathBuf {
+        self.root.with_file_name("moves")
+    }
+
     /// All jobs, by name.
     pub fn all(&self) -> anyhow::Result<Vec<Job>> {
         let entries = match fs::read_dir(&self.root) {
@@ -298,6 +360,18 @@ impl JobStore {
             None => self.unique(&name_of(program))?,
         };
         Ok(Claim { store: self, name, _lock: lock })
+    }
+
+    /// Claims a name for a job that comes from elsewhere: its own, or one like it, of which nothing is known here.
+    pub fn claim_for_guest(&self, name: &str) -> anyhow::Result<Claim<'_>> {
+        if !is_name(name) {
+            return Err(Failure::new(Class::Usage, format!("{} is no name for a job", text::quoted(name))).into());
+        }
+        let numbered = (2..).map(|number| format!("{name}-{number}"));
+        let free = std::iter::once(name.to_owned())
+            .chain(numbered)
+            .find(|name| is_name(name) && !self.root.join(name).exists());
+        self.claim(Some(&free.unwrap_or_else(|| name.to_owned())), Path::new(name))
     }
 
     fn check(&self, name: &str) -> anyhow::Result<()> {

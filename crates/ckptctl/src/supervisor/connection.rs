@@ -8,12 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use ckpt_core::Class;
-use ckpt_transfer::protocol::{Reply, Request, Stream, WindowSize};
+use ckpt_transfer::files::{FilesError, below};
+use ckpt_transfer::protocol::{HEARTBEAT, Reply, Request, SILENCE, Stream, WindowSize};
+use ckpt_transfer::serve::{ServeError, serve};
+use ckpt_transfer::store::{Store, StoreError};
 use ckpt_transfer::wire::{self, WireError};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::log::Piece;
-use super::{Client, MOST_INPUT, Place, State, Supervisor, UNSEEN, checkpointing};
+use super::moves::{DataChannel, Decided, Decision, Guard};
+use super::{Client, MOST_INPUT, Place, State, Supervisor, UNSEEN, arrive, checkpointing, depart, mover};
 use crate::door::{Door, LOOK};
 use crate::failure;
 use crate::keeper::Order;
@@ -92,6 +96,19 @@ pub struct Connection {
     id: u64,
     /// An act that this client asked for is under way, and can be cancelled.
     is_acting: Arc<AtomicBool>,
+    /// What ends when this connection does.
+    tends: Option<Tends>,
+    /// Says from time to time that we live.
+    is_beating: bool,
+}
+
+/// A part of a move that a connection is responsible for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tends {
+    /// The program departs.
+    Departure,
+    /// A program arrives.
+    Arrival,
 }
 
 impl Connection {
@@ -105,7 +122,15 @@ impl Connection {
         state.clients.insert(id, Client::default());
         drop(state);
         let is_acting = Arc::default();
-        Ok(Self { supervisor: Arc::clone(supervisor), receiver: Receiver::new(stream), writer, id, is_acting })
+        Ok(Self {
+            supervisor: Arc::clone(supervisor),
+            receiver: Receiver::new(stream),
+            writer,
+            id,
+            is_acting,
+            tends: None,
+            is_beating: false,
+        })
     }
 
     /// From now on output and events are kept for it, until it attaches.
@@ -152,18 +177,125 @@ impl Connection {
                 let wish = checkpointing::Wish { file, stop, codec, self_contained, carry_files, tcp_close };
                 checkpointing::start(&self.supervisor, wish, self.writer.clone(), &self.is_acting)?;
             }
+            Request::Lacking { .. } | Request::Put { .. } | Request::Read { .. } => self.serve_files(request)?,
+            Request::Survey { policy, with, tcp_close } => {
+                let survey = depart::survey(&self.supervisor, policy, &with, tcp_close)?;
+                self.writer.send(&Reply::Survey(Box::new(survey)), &[])?;
+            }
+            Request::Depart(departing) => {
+                depart::start(&self.supervisor, *departing, self.writer.clone())?;
+                self.tends = Some(Tends::Departure);
+            }
+            Request::Park | Request::Resume | Request::Discard { .. } | Request::Save => self.decide(request)?,
+            Request::Arrive(arriving) => {
+                arrive::start(&self.supervisor, *arriving, self.writer.clone())?;
+                self.tends = Some(Tends::Arrival);
+            }
+            Request::Go => self.supervisor.let_go(self.writer.clone())?,
+            Request::Data { txn, index, .. } => self.add_channel(txn, index)?,
+            Request::Migrate { host, options } => {
+                mover::start(&self.supervisor, &host, options, self.writer.clone(), self.id)?;
+            }
+            Request::Answer { answer } => {
+                let state = self.supervisor.state();
+                if let Some(mover) = state.moves.mover.as_ref().filter(|mover| mover.client == self.id) {
+                    // A mover that has gone asks nothing more.
+                    let _ = mover.answers.send(answer);
+                }
+            }
             Request::Cancel => {
+                let state = self.supervisor.state();
+                if let Some(mover) = state.moves.mover.as_ref().filter(|mover| mover.client == self.id) {
+                    mover.cancel.store(true, Ordering::Relaxed);
+                    let _ = mover.answers.send(None);
+                }
+                drop(state);
                 if self.is_acting.load(Ordering::Relaxed) {
                     ckpt_core::cancel_flag().store(true, Ordering::Relaxed);
                 }
             }
-            Request::Heartbeat => self.writer.send(&Reply::Heartbeat, &[])?,
+            Request::Heartbeat => self.beat()?,
             other => {
                 let what = serde_json::to_value(&other).ok().and_then(|value| Some(value.get("request")?.to_string()));
                 let what = what.unwrap_or_default();
                 return Err(failure::Failure::new(Class::Usage, format!("a supervisor does not do {what}")).into());
             }
         }
+        Ok(())
+    }
+
+    /// The other side says that it lives: so do we from now on, and notice when it does not any more.
+    fn beat(&mut self) -> anyhow::Result<()> {
+        if std::mem::replace(&mut self.is_beating, true) {
+            return Ok(());
+        }
+        self.receiver.stream().set_read_timeout(Some(SILENCE))?;
+        self.receiver.stream().set_write_timeout(Some(SILENCE))?;
+        let writer = self.writer.clone();
+        let beating = move || {
+            while writer.send(&Reply::Heartbeat, &[]).is_ok() {
+                std::thread::sleep(HEARTBEAT);
+            }
+        };
+        std::thread::Builder::new().name("heartbeat".to_owned()).spawn(beating).context("no thread could be made")?;
+        Ok(())
+    }
+
+    fn serve_files(&mut self, mut request: Request) -> anyhow::Result<()> {
+        if let (Request::Read { path, .. }, Ok(pid)) = (&mut request, self.supervisor.pid()) {
+            *path = below(&depart::root_of(pid), path);
+        }
+        let is_put = matches!(request, Request::Put { .. });
+        let Self { receiver, writer, .. } = self;
+        let served = serve(&request, &mut Both { receiver, writer }, &Store::open()?);
+        let is_understood = matches!(&served, Err(ServeError::Files(FilesError::Store(StoreError::Damaged { .. }))));
+        if let Err(error) = served {
+            writer.fail(&error.into());
+            if is_put && !is_understood {
+                // What comes now is not understood any more.
+                writer.close();
+            }
+        }
+        Ok(())
+    }
+
+    /// What is decided about the departing program.
+    fn decide(&mut self, request: Request) -> anyhow::Result<()> {
+        let what = match request {
+            Request::Park => Decision::Park,
+            Request::Resume => Decision::Resume,
+            Request::Discard { host, job, relay } => Decision::Discard { host, name: job, relay },
+            _ => Decision::Save,
+        };
+        self.tends = Some(Tends::Departure);
+        if self.supervisor.decide(Decided { what: what.clone(), answer: Some(self.writer.clone()) }) {
+            return Ok(());
+        }
+        let state = self.supervisor.state();
+        let reply = match (what, &state.place) {
+            (Decision::Resume, Place::Here(_)) => Reply::Resumed,
+            (Decision::Discard { .. }, Place::Nowhere | Place::Away(_)) => Reply::Discarded,
+            (Decision::Save, Place::Saved(image)) => {
+                Reply::Saved { report: serde_json::json!({ "path": image.text() }) }
+            }
+            _ => {
+                drop(state);
+                return Err(failure::Failure::new(Class::Failed, "no program departs from here").into());
+            }
+        };
+        drop(state);
+        self.writer.send(&reply, &[])?;
+        Ok(())
+    }
+
+    /// A data channel has come.
+    fn add_channel(&mut self, txn: String, index: usize) -> anyhow::Result<()> {
+        let mut came = self.receiver.take_descriptors();
+        let (Some(input), Some(output)) = (came.pop_front(), came.pop_front()) else {
+            return Err(failure::Failure::new(Class::Usage, "a data channel comes with two descriptors").into());
+        };
+        let guard = Guard(Some(self.receiver.stream().try_clone()?));
+        self.supervisor.add_channel(DataChannel { txn, index, input, output, guard });
         Ok(())
     }
 
@@ -290,6 +422,11 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.writer.close();
+        match self.tends {
+            Some(Tends::Departure) => drop(self.supervisor.decide(Decided { what: Decision::Lost, answer: None })),
+            Some(Tends::Arrival) => self.supervisor.call_arrival_off(),
+            None => {}
+        }
         let mut state = self.supervisor.state();
         state.clients.remove(&self.id);
         state.connections -= 1;
@@ -308,6 +445,30 @@ impl State {
             Place::Saved(image) => Some(Reply::Left { image: image.clone() }),
             Place::Nowhere | Place::Here(_) => None,
         }
+    }
+}
+
+/// Both halves of a connection.
+struct Both<'a> {
+    receiver: &'a mut Receiver,
+    writer: &'a Writer,
+}
+
+impl io::Read for Both<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.receiver.read(buffer)
+    }
+}
+
+impl io::Write for Both<'_> {
+    /// A whole message, so that those of other threads do not mix with it.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -129,17 +129,18 @@ pub fn adopt(places: &[PathBuf], job: &str, id: ProcessId) -> anyhow::Result<(St
 }
 
 /// Listens to a keeper until it goes.
-pub fn watch(supervisor: &Arc<Supervisor>, mut reports: Receiver) -> anyhow::Result<()> {
+pub fn watch(supervisor: &Arc<Supervisor>, id: ProcessId, mut reports: Receiver) -> anyhow::Result<()> {
     let supervisor = Arc::clone(supervisor);
     let listening = move || {
         while let Ok(Some((report, _))) = reports.receive::<Report>() {
             match report {
                 Report::Stopped => supervisor.stopped(),
-                Report::Ended(ending) => supervisor.ended(ending),
-                Report::Holding { .. } | Report::Started { .. } | Report::Failed { .. } => {}
+                Report::Ended(ending) => supervisor.ended_under(id, ending),
+                Report::Holding { .. } | Report::Built { .. } | Report::Started { .. } | Report::Failed { .. } => {}
             }
         }
-        supervisor.keeper_has_gone();
+        collect(id);
+        supervisor.keeper_has_gone(id);
     };
     std::thread::Builder::new().name("keeper".to_owned()).spawn(listening).context("no thread could be made")?;
     Ok(())
@@ -157,15 +158,14 @@ impl Supervisor {
     }
 
     /// The keeper has gone, told to or not.
-    fn keeper_has_gone(&self) {
+    fn keeper_has_gone(&self, gone: ProcessId) {
         let state = self.state();
         let Place::Here(here) = &state.place else { return };
-        if state.ending.is_some() {
+        if state.ending.is_some() || here.keeper.id != gone {
             return;
         }
-        let (id, pidfd) = (here.keeper.id, here.pidfd.clone());
+        let pidfd = here.pidfd.clone();
         drop(state);
-        collect(id);
         // It was killed, which hangs the terminal up, as when a shell is killed. A program that does not care runs on.
         if let Some(pidfd) = pidfd {
             let _ = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&*pidfd, PollFlags::IN)], None));
@@ -176,7 +176,7 @@ impl Supervisor {
 }
 
 /// Collects a keeper that has ended, if it is a child of ours.
-fn collect(id: ProcessId) {
+pub fn collect(id: ProcessId) {
     if let Some(pid) = Pid::from_raw(id.pid) {
         let _ = waitpid(Some(pid), WaitOptions::empty());
     }

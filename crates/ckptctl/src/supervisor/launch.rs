@@ -16,14 +16,16 @@ use ckpt_core::resource::bytes::Bytes;
 use ckpt_core::resource::terminal::TerminalState;
 use ckpt_trace::sys;
 use ckpt_transfer::protocol::{Reply, WindowSize};
+use ckpt_transfer::transaction::Outcome;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::connection::Connection;
-use super::{LOCK, Outlets, Supervisor, Terminal, UNSEEN, keeper};
+use super::{LOCK, Outlets, Supervisor, Terminal, UNSEEN, depart, keeper, mover};
 use crate::door::Door;
 use crate::failure::{self, Failure};
-use crate::jobs::{Job, JobStore};
+use crate::fate::{self, Fate};
+use crate::jobs::{Job, JobStore, Moving, Phase, ProcessId};
 use crate::keeper::{Keep, Origin, Stdio};
 use crate::local::{self, Receiver};
 use crate::text;
@@ -158,6 +160,15 @@ pub fn door_name(job: &str) -> String {
     format!("{job}.sock")
 }
 
+impl Keep {
+    /// What a keeper of this job is told.
+    pub fn of(supervisor: &Supervisor, stdio: [Stdio; 3], origin: Origin) -> Self {
+        let doors = supervisor.store.doors().iter().map(|place| bytes_of(place)).collect();
+        let (directory, name) = (supervisor.directory.clone(), supervisor.name.clone());
+        Self { directory, name, doors, stdio, origin }
+    }
+}
+
 fn bytes_of(path: &Path) -> Bytes {
     Bytes(path.as_os_str().as_bytes().to_vec())
 }
@@ -181,13 +192,7 @@ fn start_program(
             Stdio::Given => theirs.push(given.pop_front().context("a descriptor that was announced has not come")?),
         }
     }
-    let keep = Keep {
-        directory: supervisor.directory.clone(),
-        name: supervisor.name.clone(),
-        doors: supervisor.store.doors().iter().map(|place| bytes_of(place)).collect(),
-        stdio: standard.stdio,
-        origin: origin.clone(),
-    };
+    let keep = Keep::of(supervisor, standard.stdio, origin.clone());
     let mut keeper = keeper::start(&keep, &terminal, &outlets, &theirs)?;
     drop(theirs);
     let notes = std::mem::take(&mut keeper.notes);
@@ -211,6 +216,55 @@ fn start_program(
 
 fn adopt(supervisor: &Arc<Supervisor>, door: &Door) -> anyhow::Result<()> {
     let mut job = supervisor.store.job(&supervisor.name)?;
+    if let Some(moving) = job.moving.take() {
+        return take_up(supervisor, door, job, moving);
+    }
+    if job.host.is_some() {
+        return supervisor.be_away(job);
+    }
+    adopt_program(supervisor, door, job)
+}
+
+/// An earlier supervisor was killed in the middle of a move.
+fn take_up(supervisor: &Arc<Supervisor>, door: &Door, mut job: Job, moving: Moving) -> anyhow::Result<()> {
+    supervisor.log_move(&moving.txn, "supervisor", "takes up");
+    match &moving.phase {
+        Phase::Arriving { from, name } => {
+            if matches!(fate::decide(&supervisor.store, &moving.txn, &Fate::Refused)?, Fate::Ran { .. }) {
+                return adopt_program(supervisor, door, job);
+            }
+            if from.is_none() {
+                let message = format!("the job {} has not come here", job.name);
+                return Err(Failure::new(Class::Failed, message).into());
+            }
+            (job.host, job.name_there) = (from.clone(), name.clone());
+            job.keeper = None;
+            supervisor.be_away(job)
+        }
+        Phase::Elsewhere => {
+            if let Ok(Outcome::Ran { .. }) = mover::outcome_of(supervisor, &moving) {
+                job.host = Some(moving.to.clone());
+                job.name_there = Some(moving.name_there.clone());
+            }
+            supervisor.be_away(job)
+        }
+        Phase::Parked | Phase::Discarding { .. } => {
+            if job.keeper.is_some_and(ProcessId::lives) {
+                job.moving = Some(moving.clone());
+                adopt_program(supervisor, door, job.clone())?;
+                return depart::take_up(supervisor, &job, moving);
+            }
+            if let Phase::Discarding { relay: true } = moving.phase {
+                job.host = Some(moving.to.clone());
+                job.name_there = Some(moving.name_there.clone());
+                return supervisor.be_away(job);
+            }
+            adopt_program(supervisor, door, job)
+        }
+    }
+}
+
+fn adopt_program(supervisor: &Arc<Supervisor>, door: &Door, mut job: Job) -> anyhow::Result<()> {
     let Some(id) = job.keeper.filter(|keeper| keeper.lives()) else {
         let message = format!("the job {} has no keeper any more: it cannot be attached to", job.name);
         return Err(Failure::new(Class::Failed, message).into());

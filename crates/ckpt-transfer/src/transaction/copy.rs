@@ -1,0 +1,89 @@
+//! Files go from the source to the destination, through the mover.
+
+use super::{Ends, Fault, Mover, Side};
+use crate::protocol::{FileEntry, FileRole, Reply, Request, Target};
+use crate::wire::MOST_BODY;
+
+impl<E: Ends> Mover<'_, E> {
+    /// Which of these contents the destination lacks.
+    pub(super) fn lacking(&mut self, files: &[FileEntry]) -> Result<Vec<(usize, u64)>, Fault> {
+        let question = Request::Lacking { files: files.to_vec(), policy: self.plan.options.files };
+        self.say(Side::Destination, &question);
+        self.expect(Side::Destination, None, |reply| match reply {
+            Reply::Lacking { files } => Ok(files),
+            other => Err(other),
+        })
+    }
+
+    /// Copies contents from the source into the destination's store: index into `files`, and how many bytes are there. As long
+    /// as the program runs, one that changes meanwhile is left out: it is looked at again when it is frozen.
+    pub(super) fn copy(&mut self, files: &[FileEntry], lacking: &[(usize, u64)], is_frozen: bool) -> Result<(), Fault> {
+        let wanted = || lacking.iter().filter_map(|(index, there)| Some((files.get(*index)?, *there)));
+        let total = wanted().map(|(file, there)| file.size.saturating_sub(there)).sum();
+        let mut done = 0;
+        for (file, there) in wanted() {
+            let Some(hash) = &file.hash else { continue };
+            let target = Target::Store(hash.clone());
+            self.say(Side::Destination, &Request::Put { target, size: file.size, offset: there });
+            self.send(file, there, &mut |count, mover| {
+                done += count;
+                mover.ends.tell(Reply::Progress { phase: "files".to_owned(), done, total });
+            })?;
+            let stored =
+                self.expect(Side::Destination, None, |reply| if reply == Reply::Stored { Ok(()) } else { Err(reply) });
+            match stored {
+                Err(Fault::Failed(Side::Destination, _)) if !is_frozen && file.role != FileRole::Code => {}
+                stored => stored?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a file's bytes from an offset on, as many as were announced.
+    fn send(&mut self, file: &FileEntry, offset: u64, sent: &mut dyn FnMut(u64, &mut Self)) -> Result<(), Fault> {
+        let mut left = file.size.saturating_sub(offset);
+        self.say(Side::Source, &Request::Read { path: file.path.clone(), offset, length: left });
+        while let Some(bytes) = self.chunk()? {
+            let count = (bytes.len() as u64).min(left);
+            left -= count;
+            let bytes = &bytes[..usize::try_from(count).unwrap_or(bytes.len())];
+            self.ends.say(Side::Destination, &Request::Chunk, bytes);
+            self.file_bytes += count;
+            sent(count, self);
+        }
+        // It became shorter since it was looked at. With something else in place of the rest it is found to be wrong there.
+        while left > 0 {
+            let count = left.min(MOST_BODY as u64);
+            left -= count;
+            let nothing = vec![0; usize::try_from(count).unwrap_or(MOST_BODY)];
+            self.ends.say(Side::Destination, &Request::Chunk, &nothing);
+        }
+        Ok(())
+    }
+
+    /// The next part of a file; `None` at its end. That the image was sent may be said in the middle.
+    fn chunk(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        enum Part {
+            Bytes(Vec<u8>),
+            End,
+            Other(Reply),
+        }
+        let mut others = Vec::new();
+        let chunk = loop {
+            let part = self.expect_body(Side::Source, None, |reply, body| match reply {
+                Reply::Chunk => Ok(Part::Bytes(body)),
+                Reply::Done => Ok(Part::End),
+                Reply::Sent { .. } => Ok(Part::Other(reply)),
+                other => Err(other),
+            });
+            match part {
+                Ok(Part::Other(reply)) => others.push((Side::Source, reply, Vec::new())),
+                Ok(Part::Bytes(bytes)) => break Ok(Some(bytes)),
+                Ok(Part::End) => break Ok(None),
+                Err(fault) => break Err(fault),
+            }
+        };
+        self.early.extend(others);
+        chunk
+    }
+}
