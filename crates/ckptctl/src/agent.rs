@@ -39,7 +39,7 @@ pub fn agent(args: &AgentArgs) -> anyhow::Result<i32> {
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     if let Some(words) = &args.data {
-        return data(words, stream);
+        return data(words, &stream);
     }
     loop {
         let mut fds = [PollFd::new(&stream.input, PollFlags::IN)];
@@ -51,7 +51,7 @@ pub fn agent(args: &AgentArgs) -> anyhow::Result<i32> {
         match answer(&request, &mut stream) {
             Ok(None) => {}
             Ok(Some(joined)) => {
-                bridge(stream, joined);
+                bridge(stream, &joined);
                 return Ok(0);
             }
             Err(error) => {
@@ -146,7 +146,7 @@ fn forget(name: &str) -> anyhow::Result<()> {
 }
 
 /// Gives our input and output to a job's supervisor, as a data channel of a move, and stays until it lets go of them.
-fn data(words: &[String], stream: Duplex) -> anyhow::Result<i32> {
+fn data(words: &[String], stream: &Duplex) -> anyhow::Result<i32> {
     let [job, txn, index] = words else { anyhow::bail!("--data takes a job, a move and a number") };
     let (supervisor, _) = join(job, false)?;
     let index = index.parse().context("the number of a data channel is none")?;
@@ -164,7 +164,7 @@ fn data(words: &[String], stream: Duplex) -> anyhow::Result<i32> {
 }
 
 /// Copies both ways until either end closes.
-fn bridge(stream: Duplex, supervisor: UnixStream) {
+fn bridge(stream: Duplex, supervisor: &UnixStream) {
     let Duplex { mut input, mut output } = stream;
     let Ok(mut to) = supervisor.try_clone() else { return };
     std::thread::spawn(move || {
@@ -175,7 +175,7 @@ fn bridge(stream: Duplex, supervisor: UnixStream) {
         std::thread::sleep(Duration::from_secs(1));
         std::process::exit(0);
     });
-    let _ = copy(&mut &supervisor, &mut output);
+    let _ = copy(&mut &*supervisor, &mut output);
 }
 
 fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {

@@ -5,7 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-mod about;
 mod agent;
 mod cancel;
 mod checkpoint;
@@ -25,7 +24,6 @@ mod inspect;
 mod jobs;
 mod keeper;
 mod local;
-mod menu;
 mod migrate;
 mod output;
 mod prompt;

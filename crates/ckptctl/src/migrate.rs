@@ -1,6 +1,7 @@
 //! `migrate`: move a job's program to another machine, or home.
 
-use std::io::{IsTerminal, Write};
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::Context;
@@ -121,9 +122,9 @@ fn told(report: &MoveReport) -> String {
         text::size(*bytes),
     );
     let parts: Vec<String> = parts.iter().map(|(name, seconds)| format!("{name} {:.0}", seconds * 1e3)).collect();
-    out.push_str(&format!("downtime {:.0} ms: {}\n", downtime * 1e3, parts.join(", ")));
+    let _ = writeln!(out, "downtime {:.0} ms: {}", downtime * 1e3, parts.join(", "));
     for note in notes {
-        out.push_str(&format!("note: {}\n", text::plain(note)));
+        let _ = writeln!(out, "note: {}", text::plain(note));
     }
     out
 }

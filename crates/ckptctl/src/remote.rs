@@ -18,7 +18,6 @@ use crate::failure::Failure;
 /// A machine that can be asked things.
 #[derive(Debug)]
 pub struct Machine {
-    name: String,
     /// None for this machine.
     reached: Option<Reached>,
 }
@@ -54,12 +53,7 @@ impl Machine {
             let host = hosts.find(name)?;
             Some(Reached { host, hosts, secrets: Secrets::new(), program: None })
         };
-        Ok(Self { name: name.to_owned(), reached })
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
+        Ok(Self { reached })
     }
 
     /// Its entry among the hosts; none for this machine.

@@ -417,6 +417,7 @@ impl<'a, E: Ends> Parked<'a, E> {
 
 impl<E: Ends> Running<'_, E> {
     /// Ends what the source still has. Whatever happens to that: the program runs at the destination.
+    #[must_use]
     pub fn finish(self) -> MoveReport {
         let Self { built: Built { mut mover, times, mut notes, bytes, pages }, pid } = self;
         if !mover.discard() {

@@ -17,11 +17,11 @@ impl<E: Ends> Mover<'_, E> {
     /// The destination was not told to let the program go: it goes on at the source.
     pub(super) fn call_off(&mut self, fault: Fault) -> Broken {
         let (message, exit) = self.told(fault);
-        self.resume(message, exit)
+        self.resume(&message, exit)
     }
 
     /// Lets the program go on at the source; the destination must not have it any more.
-    fn resume(&mut self, message: String, exit: i32) -> Broken {
+    fn resume(&mut self, message: &str, exit: i32) -> Broken {
         self.ends.close_channels();
         self.ends.leave(Side::Destination);
         self.ends.enter("resuming");
@@ -70,7 +70,7 @@ impl<E: Ends> Mover<'_, E> {
                 Ok(Outcome::Ran { pid }) => return Ok(pid.unwrap_or_default()),
                 Ok(Outcome::NotRan) => {
                     let message = format!("{} did not let the program run", place(&to));
-                    return Err(self.resume(message, Class::Remote as i32));
+                    return Err(self.resume(&message, Class::Remote as i32));
                 }
                 Ok(Outcome::Died) => return Err(self.save(&format!("the program was killed on {to} as it began"))),
                 Err(_) if self.ends.now() < until => self.pause(),

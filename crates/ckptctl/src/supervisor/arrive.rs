@@ -93,7 +93,7 @@ impl Arrival<'_> {
         let size = arriving.terminal.as_ref().map_or(super::UNSEEN, |terminal| terminal.size);
         let terminal = Terminal::open(size, None).context("no terminal could be made for the job")?;
         let mut outlets = Outlets::new().context("no pipe could be made")?;
-        let (keep, theirs, guards) = self.prepare(view, &mut outlets)?;
+        let (keep, theirs, guards) = self.prepare(&view, &mut outlets)?;
         let (handle, mut reports) = keeper::spawn(&keep, &terminal, &outlets, &theirs)?;
         drop(theirs);
         self.supervisor.log_move(&arriving.txn, "destination", "building");
@@ -104,7 +104,7 @@ impl Arrival<'_> {
         if is_off {
             kill(Some(handle.id));
         }
-        let (process, told_notes) = self.built(&handle, &mut reports)?;
+        let (process, told_notes) = built(&handle, &mut reports)?;
         drop(guards);
         notes.extend(told_notes);
         let left = match &arriving.terminal {
@@ -118,13 +118,13 @@ impl Arrival<'_> {
         writer.send(&Reply::Ready { notes }, &[])?;
         let Ok(answer) = told.recv() else {
             kill(Some(handle.id));
-            return Err(self.failed(&handle, None));
+            return Err(failed(&handle, None));
         };
         let mut job = self.job(home.as_ref(), process, handle.id);
         // From here on it may run even if we are killed.
         supervisor.store.put(&job)?;
         handle.tell(&Order::Go);
-        let process = match self.started(&handle, &mut reports, process) {
+        let process = match started(&handle, &mut reports, process) {
             Ok(process) => process,
             Err(error) => {
                 home.iter().try_for_each(|home| supervisor.store.put(home))?;
@@ -176,7 +176,7 @@ impl Arrival<'_> {
     /// What the keeper is told, what goes with it, and what keeps the data channels open.
     fn prepare(
         &self,
-        view: Vec<Shown>,
+        view: &[Shown],
         outlets: &mut Outlets,
     ) -> anyhow::Result<(Keep, Vec<OwnedFd>, Vec<moves::Guard>)> {
         let Self { supervisor, arriving, .. } = self;
@@ -197,33 +197,6 @@ impl Arrival<'_> {
         let view = view.iter().map(|shown| (bytes(&shown.path), bytes(&shown.source), shown.read_only)).collect();
         let coming = Coming { txn: arriving.txn.clone(), channels: count, view, ignore_cpu: arriving.ignore_cpu };
         Ok((Keep::of(supervisor, stdio, Origin::Elsewhere(coming)), theirs, guards))
-    }
-
-    /// Waits until the program is built.
-    fn built(&self, handle: &KeeperHandle, reports: &mut Receiver) -> anyhow::Result<(ProcessId, Vec<String>)> {
-        match reports.receive::<Report>() {
-            Ok(Some((Report::Built { process, notes }, _))) => Ok((process, notes)),
-            other => Err(self.failed(handle, other.ok().flatten().map(|(report, _)| report))),
-        }
-    }
-
-    /// Waits until it runs.
-    fn started(&self, handle: &KeeperHandle, reports: &mut Receiver, built: ProcessId) -> anyhow::Result<ProcessId> {
-        match reports.receive::<Report>() {
-            // One that ended at once has no start any more.
-            Ok(Some((Report::Started { process, .. }, _))) => {
-                Ok(if process.start_ticks == 0 { built } else { process })
-            }
-            other => Err(self.failed(handle, other.ok().flatten().map(|(report, _)| report))),
-        }
-    }
-
-    fn failed(&self, handle: &KeeperHandle, report: Option<Report>) -> anyhow::Error {
-        keeper::collect(handle.id);
-        match report {
-            Some(Report::Failed { message, exit }) => Failure::of_exit(exit, message).into(),
-            _ => Failure::new(Class::Failed, "what was building the program was killed").into(),
-        }
     }
 
     /// What it printed elsewhere comes over the link before what it prints here.
@@ -272,6 +245,32 @@ impl Arrival<'_> {
             state.piped_ended |= description.piped_ended;
         }
         supervisor.settle(job, keeper, terminal, outlets)
+    }
+}
+
+/// Waits until the program is built.
+fn built(handle: &KeeperHandle, reports: &mut Receiver) -> anyhow::Result<(ProcessId, Vec<String>)> {
+    match reports.receive::<Report>() {
+        Ok(Some((Report::Built { process, notes }, _))) => Ok((process, notes)),
+        other => Err(failed(handle, other.ok().flatten().map(|(report, _)| report))),
+    }
+}
+
+/// Waits until it runs.
+fn started(handle: &KeeperHandle, reports: &mut Receiver, built: ProcessId) -> anyhow::Result<ProcessId> {
+    match reports.receive::<Report>() {
+        // One that ended at once has no start any more.
+        Ok(Some((Report::Started { process, .. }, _))) => Ok(if process.start_ticks == 0 { built } else { process }),
+        other => Err(failed(handle, other.ok().flatten().map(|(report, _)| report))),
+    }
+}
+
+/// The keeper has failed, or has been killed.
+fn failed(handle: &KeeperHandle, report: Option<Report>) -> anyhow::Error {
+    keeper::collect(handle.id);
+    match report {
+        Some(Report::Failed { message, exit }) => Failure::of_exit(exit, message).into(),
+        _ => Failure::new(Class::Failed, "what was building the program was killed").into(),
     }
 }
 

@@ -492,7 +492,7 @@ impl Ends for Road<'_> {
             spot.with(|machine| machine.agent(&[], asker, &mut |_, _| ()))
                 .and_then(|agent| agent.ask(&Request::Outcome { txn: txn.to_owned() }))
         };
-        asked.map_err(|error| failed(&error)).and_then(understood)
+        asked.map_err(|error| failed(&error)).and_then(|reply| understood(&reply))
     }
 
     fn machine(&self, side: Side) -> Option<&MachineReport> {
@@ -531,11 +531,11 @@ impl Ends for Road<'_> {
     }
 }
 
-fn understood(reply: Reply) -> Result<Outcome, Failed> {
+fn understood(reply: &Reply) -> Result<Outcome, Failed> {
     match reply {
         Reply::Outcome { ran: false, .. } => Ok(Outcome::NotRan),
         Reply::Outcome { ran: true, pid: None, ended: None } => Ok(Outcome::Died),
-        Reply::Outcome { ran: true, pid, .. } => Ok(Outcome::Ran { pid }),
+        Reply::Outcome { ran: true, pid, .. } => Ok(Outcome::Ran { pid: *pid }),
         _ => Err(Failed::new(Class::Remote, "the agent says something else than asked for")),
     }
 }
@@ -577,5 +577,5 @@ pub fn outcome_of(supervisor: &Supervisor, moving: &Moving) -> Result<Outcome, F
             machine.agent(&[], &mut Nobody, &mut |_, _| ())?.ask(&Request::Outcome { txn: moving.txn.clone() })
         })
     };
-    asked.map_err(|error| failed(&error)).and_then(understood)
+    asked.map_err(|error| failed(&error)).and_then(|reply| understood(&reply))
 }
