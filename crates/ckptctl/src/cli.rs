@@ -137,6 +137,39 @@ Examples:
 Nothing needs to be installed there. The program's output goes on to come here, `ckptctl attach` works as before, and
 Ctrl+C gives the move up until it is decided. A program that is no job is saved with `ckptctl checkpoint --pid`.")]
     Migrate(MigrateArgs),
+    /// Start a second run of a job from one of its checkpoints, beside the first
+    #[command(after_long_help = "\
+Examples:
+  ckptctl branch sim                    from its last checkpoint, as the job sim-2
+  ckptctl branch sim@3 --name trial     from its third, as the job `trial`
+
+Both runs use the same files: one that writes should run in another directory, or on another host.")]
+    Branch(BranchArgs),
+    /// Save a job by itself, every so often
+    #[command(after_long_help = "\
+Examples:
+  ckptctl schedule sim --every 15m            save it every quarter of an hour
+  ckptctl schedule sim --every 1h --keep 3    ... and keep the last three, one an hour, one a day
+  ckptctl schedule sim                        show what is set
+  ckptctl schedule sim --off                  not any more")]
+    Schedule(ScheduleArgs),
+    /// Tell where configuration, jobs, logs and caches are
+    #[command(after_long_help = "\
+Example:
+  ckptctl info")]
+    Info(InfoArgs),
+    /// Write completions for a shell
+    #[command(after_long_help = "\
+Examples:
+  ckptctl completions bash >~/.local/share/bash-completion/completions/ckptctl
+  ckptctl completions fish >~/.config/fish/completions/ckptctl.fish")]
+    Completions(CompletionsArgs),
+    /// Write manual pages
+    #[command(after_long_help = "\
+Examples:
+  ckptctl man | man -l -
+  ckptctl man ~/.local/share/man/man1")]
+    Man(ManArgs),
     /// Show what is in an image
     #[command(after_long_help = "\
 Examples:
@@ -173,8 +206,6 @@ used by its name as well.")]
     /// What ckptctl asks its copy on another host
     #[command(hide = true)]
     SelfCheck,
-    /// Build a small program, save it, bring it back, and check that nothing was lost
-    Demo,
     /// Serve another machine (started over SSH)
     #[command(hide = true)]
     Agent(AgentArgs),
@@ -223,6 +254,7 @@ impl Verb {
             | Self::SelfCheck
             | Self::Demo
             | Self::Agent(_)
+            | Self::ThrowAwayHost(_)
             | Self::Supervisor
             | Self::Keeper
             | Self::Program(_) => false,

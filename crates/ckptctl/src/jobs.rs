@@ -17,4 +17,5 @@ pub use list::{cpu, ps, status_of, statuses};
 pub use logs::logs;
 pub use restore::{branch, named, restore};
 pub use run::run;
-pub use store::{Job, JobEnding, JobStore, Moving, Phase, ProcessId, path_of, read_json, write_ending};
+pub use schedule::{Schedule, schedule};
+pub use store::{Job, JobEnding, JobStore, Moving, Phase, ProcessId, now, path_of, read_json, write_ending};

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod about;
 mod agent;
 mod cancel;
 mod checkpoint;
@@ -24,6 +25,7 @@ mod inspect;
 mod jobs;
 mod keeper;
 mod local;
+mod menu;
 mod migrate;
 mod output;
 mod prompt;

@@ -115,41 +115,6 @@ pub enum Phase {
     Elsewhere,
 }
 
-/// A move that a program is in the middle of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moving {
-    /// The move.
-    pub txn: String,
-    /// Where it goes.
-    pub to: String,
-    /// The job's name there.
-    pub name_there: String,
-    /// How far it is.
-    pub phase: Phase,
-}
-
-/// How far a move is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// The program here may not run any more until it is known that it does not run there.
-    Parked,
-    /// It runs there; what is left here is to be ended.
-    Discarding {
-        /// Whether the job stays here.
-        relay: bool,
-    },
-    /// It is built here and may have been let go.
-    Arriving {
-        /// Where it was, if this is its home.
-        from: Option<String>,
-        /// Its name there.
-        name: Option<String>,
-    },
-    /// The program moves between two other machines, from `host`.
-    Elsewhere,
-}
-
 /// A process that is not taken for a later one of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
@@ -318,6 +283,11 @@ impl JobStore {
     /// Where the fates of moves are written down.
     pub fn moves(&self) -> PathBuf {
         self.root.with_file_name("moves")
+    }
+
+    /// The directory of all.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// All jobs, by name.

@@ -179,6 +179,10 @@ impl Connection {
                 let wish = checkpointing::Wish { file, stop, codec, self_contained, carry_files, tcp_close, reason };
                 checkpointing::start(&self.supervisor, wish, self.writer.clone(), &self.is_acting)?;
             }
+            Request::Schedule { every, keep } => {
+                self.supervisor.schedule(every, keep)?;
+                self.writer.send(&Reply::Done, &[])?;
+            }
             Request::Lacking { .. } | Request::Put { .. } | Request::Read { .. } => self.serve_files(request)?,
             Request::Survey { policy, with, tcp_close } => {
                 let survey = depart::survey(&self.supervisor, policy, &with, tcp_close)?;

@@ -22,7 +22,7 @@ use super::connection::Writer;
 use super::moves::{Decided, Decision, Leave};
 use super::{Place, Supervisor, link, mover};
 use crate::failure::{self, Failure};
-use crate::jobs::{History, Job, Moving, Phase, path_of};
+use crate::jobs::{History, Job, Moving, Phase, Reason, path_of};
 
 /// How often it is told how much was sent.
 const TICK: Duration = Duration::from_millis(100);
@@ -147,7 +147,7 @@ impl Leaving<'_> {
         })?;
         let report = departure.report().clone();
         if let Some(kept) = kept {
-            kept.finish(&supervisor.directory, &departure)?;
+            kept.finish(supervisor, &departure)?;
         }
         writer.tell(&Reply::Sent { bytes: report.bytes, pages: report.pages });
         supervisor.log_move(&departing.txn, "source", "sent");
@@ -281,7 +281,7 @@ impl Held<'_> {
         let number = history.next()?;
         let file = history.image(number);
         let report = departure.save(&file)?;
-        history.enter(number, &report, true)?;
+        history.enter(number, &report, true, self.supervisor.scene(Reason::Move))?;
         let doubt = format!("it may run on {}: look there before you restore it", self.to);
         self.supervisor.change_job(|job| {
             job.moving = None;
@@ -430,8 +430,8 @@ impl Kept {
     }
 
     /// It is complete.
-    fn finish(self, directory: &Path, departure: &Departure) -> anyhow::Result<()> {
-        let history = History::of(directory);
+    fn finish(self, supervisor: &Supervisor, departure: &Departure) -> anyhow::Result<()> {
+        let history = History::of(&supervisor.directory);
         let image = history.image(self.number);
         let writing = || format!("cannot write {}", crate::text::path(&image));
         self.file.sync_all().with_context(writing)?;
@@ -440,7 +440,7 @@ impl Kept {
         let pause = departure.frozen_for();
         let (bytes, pages, threads) = (report.bytes, report.pages, report.threads);
         let told = CheckpointReport { pid: report.pid, path: image, bytes, pages, threads, pause, total: pause };
-        history.enter(self.number, &told, true)
+        history.enter(self.number, &told, true, supervisor.scene(Reason::Move))
     }
 }
 
