@@ -23,11 +23,19 @@ impl Prompter for TerminalPrompter {
             return None;
         }
         // What a server chose must not drive the terminal.
-        let lines: Vec<String> = question.split('\n').map(text::plain).collect();
-        write!(terminal, "{}", lines.join("\r\n")).ok()?;
-        terminal.flush().ok()?;
-        if echo { line(&mut terminal) } else { secret(&mut terminal) }
+        let question = question.split('\n').map(text::plain).collect::<Vec<_>>().join("\n");
+        if echo {
+            show(&mut terminal, &question)?;
+            line(&mut terminal)
+        } else {
+            secret(&mut terminal, &question)
+        }
     }
+}
+
+fn show(terminal: &mut File, question: &str) -> Option<()> {
+    terminal.write_all(question.as_bytes()).ok()?;
+    terminal.flush().ok()
 }
 
 /// A line as the terminal gives it.
@@ -49,16 +57,17 @@ fn line(terminal: &mut File) -> Option<String> {
 }
 
 /// A line that is not shown. Ctrl+C is read here rather than made a signal: a signal would leave the terminal mute.
-fn secret(terminal: &mut File) -> Option<String> {
+/// It is mute before the question appears: what is typed at once is not shown either.
+fn secret(terminal: &mut File, question: &str) -> Option<String> {
     let before = tcgetattr(&*terminal).ok()?;
     let mut mute = before.clone();
     mute.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
     let restored = Restored { terminal: terminal.try_clone().ok()?, before };
     tcsetattr(&*terminal, OptionalActions::Flush, &mute).ok()?;
-    let typed = typed(terminal);
+    let typed = show(terminal, question).and_then(|()| typed(terminal));
     drop(restored);
     // The line's end was not shown either. Where that cannot be written nothing is lost.
-    let _ = terminal.write_all(b"\r\n");
+    let _ = terminal.write_all(b"\n");
     typed
 }
 

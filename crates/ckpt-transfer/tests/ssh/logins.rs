@@ -17,8 +17,7 @@ pub const TESTS: &[Test] = &[
     ("logins/encrypted_keys_ask", encrypted),
     ("logins/keys_that_cannot_be_used_are_told", unusable),
     ("logins/agent", agent),
-    ("logins/password", password),
-    ("logins/keyboard_interactive", keyboard),
+    ("logins/password_and_keyboard_interactive", password),
     ("logins/too_many_attempts", too_many),
     ("logins/failure_tells_what_was_tried_and_offered", failure),
 ];
@@ -199,19 +198,10 @@ fn password() -> Result<(), String> {
     }
     assert_eq!(answers.questions.len(), 1);
     assert!(!format!("{secrets:?}").contains("open it"));
-    keyboard_as(&guest)
+    keyboard(&guest)
 }
 
-fn keyboard() -> Result<(), String> {
-    // Part of `password`, which has the user for it: both would make the same one.
-    if rustix::process::geteuid().is_root() {
-        Ok(())
-    } else {
-        Err("only root can make a user with a password".to_owned())
-    }
-}
-
-fn keyboard_as(guest: &Guest) -> Result<(), String> {
+fn keyboard(guest: &Guest) -> Result<(), String> {
     let server = Server::start_with("UsePAM yes\nKbdInteractiveAuthentication yes")?;
     let as_guest = |host: &mut Host| {
         guest.name.clone_into(&mut host.user);
