@@ -22,7 +22,9 @@ mod jobs;
 mod keeper;
 mod local;
 mod output;
+mod progress;
 mod prompt;
+mod push;
 mod restore;
 mod supervisor;
 mod text;
@@ -58,6 +60,7 @@ fn run(verb: Verb) -> anyhow::Result<i32> {
         Verb::Build(args) => compile::build(&args),
         Verb::Cc(args) => compile::cc(&args.args),
         Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Push(args) => push::push(&args),
         Verb::Hosts(args) => hosts::hosts(&args),
         Verb::SelfCheck => hosts::self_check(),
         Verb::Demo => demo::demo(),
