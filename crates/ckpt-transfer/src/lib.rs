@@ -9,6 +9,7 @@ pub mod files;
 pub mod frames;
 pub mod hosts;
 pub mod protocol;
+pub mod send;
 pub mod serve;
 pub mod ssh;
 pub mod store;

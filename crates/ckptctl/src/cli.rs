@@ -192,6 +192,17 @@ Example:
     Cc(CcArgs),
     /// Tell what this machine allows, what follows from it, and how to allow more
     Doctor(DoctorArgs),
+    /// Copy a program and its image to a host, and start it there if wanted
+    #[command(after_long_help = "\
+Examples:
+  ckptctl push ./count nodeb            ./count and ./count.ckpt, which Ctrl+C made; then `./count -r` there
+  ckptctl push sim nodeb --start        the last checkpoint of the job `sim`, and start it there
+
+An interrupted copy goes on where it stopped when the command is given again. Files that the image refers to go along where
+the host lacks them, into NAME.files beside the program. With --start the program becomes a job there, and what it prints is
+shown here until it ends; Ctrl+C leaves it running. The exit status is then the program's. To move a job with all that
+belongs to it, terminal included, use `ckptctl migrate`.")]
+    Push(PushArgs),
     /// List, add, change and test the hosts that programs can be moved to
     #[command(after_long_help = "\
 Examples:
@@ -246,6 +257,7 @@ impl Verb {
             Self::Schedule(args) => args.json,
             Self::Info(args) => args.json,
             Self::Hosts(args) => args.prints_json(),
+            Self::Push(args) => args.json,
             Self::Export(_)
             | Self::Completions(_)
             | Self::Man(_)
@@ -416,6 +428,25 @@ pub struct ProgramArgs {
     /// The program and its arguments
     #[arg(last = true, required = true)]
     pub command: Vec<OsString>,
+}
+
+/// What to copy, and where to.
+#[derive(Debug, Args)]
+pub struct PushArgs {
+    /// A job, or the path of a program with its image (PROGRAM.ckpt) beside it
+    #[arg(value_name = "JOB|PROGRAM")]
+    pub job: String,
+    /// The host
+    pub host: String,
+    /// Start it there
+    #[arg(long)]
+    pub start: bool,
+    /// Where to put it there; the directory that the hosts file says, or the home directory, if not given
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// Print one JSON object; with --start do not wait for the program's end
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which job to attach to.

@@ -28,8 +28,10 @@ mod local;
 mod menu;
 mod migrate;
 mod output;
+mod progress;
 mod prompt;
 mod remote;
+mod push;
 mod restore;
 mod supervisor;
 mod text;
@@ -81,6 +83,7 @@ fn run(verb: Verb) -> anyhow::Result<i32> {
         Verb::Build(args) => compile::build(&args),
         Verb::Cc(args) => compile::cc(&args.args),
         Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Push(args) => push::push(&args),
         Verb::Hosts(args) => hosts::hosts(&args),
         Verb::SelfCheck => hosts::self_check(),
         Verb::Demo => demo::demo(),
