@@ -316,12 +316,13 @@ impl Keeper {
             if signalled {
                 self.pass_signals_on()?;
             }
-            if called && let Ok((stream, _)) = self.door.listener.accept() {
-                self.serve(stream);
-            }
+            // In this order: what was ready is the connection that there was.
             if told && self.obey() {
                 Door::close(&self.places, &self.door_name);
                 return Ok(());
+            }
+            if called && let Ok((stream, _)) = self.door.listener.accept() {
+                self.serve(stream);
             }
             self.door.look();
         }

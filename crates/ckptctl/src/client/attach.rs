@@ -26,9 +26,11 @@ use crate::failure::{self, Failure};
 use crate::jobs::JobStore;
 use crate::text;
 
-/// How often a job's supervisor may be killed within [`CALM`] before we give up.
-const MOST_LOSSES: usize = 5;
+/// How often a job's supervisor may be lost within [`CALM`] before we give up. One that is being killed is lost more than once:
+/// its socket still takes connections.
+const MOST_LOSSES: usize = 100;
 const CALM: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(10);
 /// How often we look whether a shell has put us into the foreground.
 const BACKGROUND: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
@@ -214,6 +216,7 @@ impl Viewer {
                 let message = format!("the supervisor of {name} ends again and again; `ckptctl ps` tells what is left");
                 return Err(Failure::new(Class::Failed, message).into());
             }
+            std::thread::sleep(PAUSE);
         }
     }
 
