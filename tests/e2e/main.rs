@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bad_input;
+mod demo;
 mod departure;
 mod driver;
 mod files;
@@ -66,5 +67,6 @@ fn main() -> ExitCode {
     runtime::add(&mut suite);
     departure::add(&mut suite);
     ssh::add(&mut suite);
+    demo::add(&mut suite);
     suite.run(std::env::args().skip(1))
 }

@@ -13,6 +13,7 @@ use signal_hook::consts::{
 };
 
 use crate::compile::BuildArgs;
+use crate::demo::ThrowAwayHostArgs;
 use crate::hosts::HostsArgs;
 
 const EXIT_STATUSES: &str = "\
@@ -155,8 +156,6 @@ used by its name as well.")]
     /// What ckptctl asks its copy on another host
     #[command(hide = true)]
     SelfCheck,
-    /// Build a small program, save it, bring it back, and check that nothing was lost
-    Demo,
     /// Be a job's supervisor (started by other verbs)
     #[command(hide = true)]
     Supervisor,
@@ -166,6 +165,11 @@ used by its name as well.")]
     /// Become a job's program (started by its keeper)
     #[command(hide = true)]
     Program(ProgramArgs),
+    /// Build a small program, save it, bring it back, move it to another host and home, and check that nothing was lost
+    Demo,
+    /// Be the host that the demonstration moves its program to
+    #[command(hide = true)]
+    ThrowAwayHost(ThrowAwayHostArgs),
 }
 
 impl Verb {
@@ -190,6 +194,7 @@ impl Verb {
             | Self::Cc(_)
             | Self::SelfCheck
             | Self::Demo
+            | Self::ThrowAwayHost(_)
             | Self::Supervisor
             | Self::Keeper
             | Self::Program(_) => false,

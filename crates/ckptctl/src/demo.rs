@@ -1,18 +1,26 @@
-//! `demo`: the main job from end to end, on a program that counts.
+//! `demo`: what ckptctl is for, from end to end, on a program that counts.
+//!
+//! Everything is done by the verbs, which are called as a user would call them.
 
-use std::io::{BufRead, BufReader};
+mod be_host;
+mod counter;
+mod host;
+mod verbs;
+
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use ckpt_core::Class;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
+use crate::demo::counter::Counter;
+use crate::demo::host::{Host, Tools};
+use crate::demo::verbs::Verbs;
 use crate::failure::Failure;
 use crate::{cancel, output, text};
+
+pub use crate::demo::be_host::{ThrowAwayHostArgs, throw_away_host};
 
 /// The program. It knows nothing of checkpoints.
 const SOURCE: &str = r#"#include <stdio.h>
@@ -27,10 +35,14 @@ int main(void)
     }
 }
 "#;
-/// How many numbers each half of the demonstration waits for.
+/// How many numbers each stage waits for.
 const NUMBERS: usize = 5;
 /// How long anything may take before the demonstration gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The job's name.
+const JOB: &str = "count";
+/// The host's name.
+const HOST: &str = "throwaway";
 
 /// Runs the demonstration; an error says what did not work.
 pub fn demo() -> anyhow::Result<i32> {
@@ -40,16 +52,26 @@ pub fn demo() -> anyhow::Result<i32> {
     cancel::watch()?;
     let directory = tempfile::Builder::new().prefix("ckptctl-demo-").tempdir();
     let directory = directory.context("no directory for the demonstration can be made; name one in TMPDIR")?;
-    let program = directory.path().join("count");
+    // Whatever is still there when this function is left is ended before its directory is removed.
+    let verbs = Verbs::in_directory(directory.path())?;
+    save_and_restore(&verbs)?;
+    match Tools::find() {
+        Ok(tools) => move_there_and_back(&verbs, &tools)?,
+        Err(missing) => say(&format!(
+            "   To see it move to another host and home again: install {missing} and start this once more"
+        ))?,
+    }
+    Ok(0)
+}
 
-    let took = build(directory.path(), &program)?;
-    say(&format!(
-        "1. wrote a C program that counts, and built it with `ckptctl build count.c` ({})",
-        text::took(took)
-    ))?;
+/// The first half: Ctrl+C saves the program, and `-r` brings it back.
+fn save_and_restore(verbs: &Verbs) -> anyhow::Result<()> {
+    let program = verbs.work().join("count");
+    let took = build(verbs, &program)?;
+    say(&format!("1. Wrote a C program that counts, and built it: ckptctl build count.c ({})", text::took(took)))?;
 
-    let mut first = Counter::start(Command::new(&program))?;
-    say("2. started ./count")?;
+    let mut first = Counter::start(verbs.command(&program))?;
+    say("2. Started it: ./count")?;
     let mut numbers = first.numbers(NUMBERS)?;
     say(&format!("   {}", row(&numbers)))?;
 
@@ -58,25 +80,25 @@ pub fn demo() -> anyhow::Result<i32> {
     let status = first.wait()?;
     let took = began.elapsed();
     numbers.extend(first.rest()?);
-    let image = directory.path().join("count.ckpt");
+    let image = verbs.work().join("count.ckpt");
     let Ok(stat) = std::fs::metadata(&image) else {
         bail!("Ctrl+C did not save the program ({status}): {}", first.said());
     };
-    let size = text::size(stat.len());
     say(&format!(
-        "3. pressed Ctrl+C at {}: saved to count.ckpt ({size}), the program has ended ({})",
+        "3. Pressed Ctrl+C at {}: saved to count.ckpt ({}), the program has ended ({})",
         last(&numbers),
+        text::size(stat.len()),
         text::took(took)
     ))?;
 
     let began = Instant::now();
-    let mut restore = Command::new(&program);
+    let mut restore = verbs.command(&program);
     restore.arg("-r");
     let mut second = Counter::start(restore)?;
     let resumed_from = numbers.len();
     numbers.extend(second.numbers(1)?);
     let took = began.elapsed();
-    say(&format!("4. restored it with ./count -r; its next number came after {}", text::took(took)))?;
+    say(&format!("4. Restored it: ./count -r; its next number came after {}", text::took(took)))?;
     numbers.extend(second.numbers(NUMBERS - 1)?);
     say(&format!("   {}", row(&numbers[resumed_from..])))?;
     second.signal(Signal::TERM)?;
@@ -84,18 +106,65 @@ pub fn demo() -> anyhow::Result<i32> {
     numbers.extend(second.rest()?);
 
     check(&numbers)?;
-    say(&format!("5. 1 to {}: no number lost, none repeated. Ended it and cleaned up", last(&numbers)))?;
-    Ok(0)
+    say(&format!("   1 to {}: no number lost, none repeated", last(&numbers)))
+}
+
+/// The second half: the running program goes to another host and comes home.
+fn move_there_and_back(verbs: &Verbs, tools: &Tools) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let host = Host::make(verbs, tools)?;
+    say(&format!("5. Made a host to move it to ({}): {}", text::took(began.elapsed()), host.describe()))?;
+    verbs.run(&host.add())?;
+
+    let program = verbs.work().join("count");
+    let mut run = verbs.verb(&["run", "--name", JOB, "--"]);
+    run.arg(program);
+    let mut counter = Counter::start(run)?;
+    say("6. Started the program as a job: ckptctl run -- ./count")?;
+    let mut numbers = counter.numbers(NUMBERS)?;
+    say(&format!("   {}", row(&numbers)))?;
+
+    for (step, place) in [(7, HOST), (8, "local")] {
+        let (moved, took) = verbs.run_json(&["migrate", JOB, place, "--json"])?;
+        let downtime = moved["downtime"].as_f64().unwrap_or_default();
+        let word = if place == HOST { "there" } else { "home" };
+        say(&format!(
+            "{step}. Moved it {word}: ckptctl migrate {JOB} {place} ({}; it stood still for {})",
+            text::took(took),
+            text::took(Duration::from_secs_f64(downtime.max(0.0)))
+        ))?;
+        // Those that it printed before it was frozen come first.
+        let before = numbers.len();
+        numbers.extend(counter.numbers(2 * NUMBERS)?);
+        say(&format!("   {}", row(&numbers[before..])))?;
+        let (jobs, _) = verbs.run_json(&["ps", "--json"])?;
+        let job = &jobs["jobs"][0];
+        let (name, pid) = (job["host"].as_str().unwrap_or_default(), &job["pid"]);
+        if name != place {
+            bail!("`ckptctl ps` says that the job is on {name:?} and not on {place}; please report this");
+        }
+        say(&format!("   ckptctl ps: {JOB} runs on {name}, process {pid}"))?;
+    }
+    verbs.run(&["stop".to_owned(), JOB.to_owned()])?;
+    counter.wait()?;
+    numbers.extend(counter.rest()?);
+    check(&numbers)?;
+    say(&format!(
+        "9. 1 to {}: no number lost, none repeated. Ended the program and the host, and removed all files",
+        last(&numbers)
+    ))
 }
 
 /// Writes the source and builds it with this very program.
-fn build(directory: &Path, program: &Path) -> anyhow::Result<Duration> {
+fn build(verbs: &Verbs, program: &Path) -> anyhow::Result<Duration> {
     let began = Instant::now();
-    let source = directory.join("count.c");
+    let source = verbs.work().join("count.c");
     std::fs::write(&source, SOURCE).with_context(|| format!("cannot write {}", text::path(&source)))?;
-    let this = std::env::current_exe().context("this program cannot find its own file")?;
-    let built = Command::new(this).arg("build").arg(&source).arg("-o").arg(program).output();
+    let built = verbs.verb(&["build"]).arg(&source).arg("-o").arg(program).output();
     let built = built.context("this program cannot start itself to build the example")?;
+    if cancel::is_cancelled() {
+        return Err(cancelled());
+    }
     if !built.status.success() {
         let said = String::from_utf8_lossy(&built.stderr);
         // The first line of the compiler, or the only one of `build`, which says what to install.
@@ -118,6 +187,11 @@ fn check(numbers: &[u64]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the user is told who has cancelled.
+fn cancelled() -> anyhow::Error {
+    Failure::new(Class::Cancelled, "cancelled; everything was ended and removed").into()
+}
+
 fn last(numbers: &[u64]) -> u64 {
     numbers.last().copied().unwrap_or_default()
 }
@@ -128,123 +202,6 @@ fn row(numbers: &[u64]) -> String {
 
 fn say(line: &str) -> anyhow::Result<()> {
     output::print(&format!("{line}\n"))
-}
-
-/// A running program that prints numbers. It is ended when this is dropped.
-struct Counter {
-    child: Child,
-    lines: Receiver<String>,
-    /// What it said on its error output so far.
-    said: Arc<Mutex<String>>,
-}
-
-impl Counter {
-    fn start(mut command: Command) -> anyhow::Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().context("the example cannot be started")?;
-        let stdout = child.stdout.take().context("the example has no output")?;
-        let stderr = child.stderr.take().context("the example has no error output")?;
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        let said = Arc::new(Mutex::new(String::new()));
-        let all = Arc::clone(&said);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-                all.push_str(&line);
-                all.push('\n');
-            }
-        });
-        Ok(Self { child, lines, said })
-    }
-
-    /// The next numbers.
-    fn numbers(&mut self, count: usize) -> anyhow::Result<Vec<u64>> {
-        let mut numbers = Vec::new();
-        while numbers.len() < count {
-            let Some(line) = self.next_line()? else {
-                let status = self.wait()?;
-                bail!("the example ended too early ({status}): {}", self.said());
-            };
-            numbers.push(parse(&line)?);
-        }
-        Ok(numbers)
-    }
-
-    /// The numbers that were printed before it ended.
-    fn rest(&mut self) -> anyhow::Result<Vec<u64>> {
-        let mut numbers = Vec::new();
-        while let Some(line) = self.next_line()? {
-            numbers.push(parse(&line)?);
-        }
-        Ok(numbers)
-    }
-
-    fn next_line(&self) -> anyhow::Result<Option<String>> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if cancel::is_cancelled() {
-                return Err(Failure::new(Class::Cancelled, "cancelled; the example was ended and removed").into());
-            }
-            match self.lines.recv_timeout(Duration::from_millis(50)) {
-                Ok(line) => return Ok(Some(line)),
-                Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
-                Err(RecvTimeoutError::Timeout) => bail!("the example printed nothing for {} s", PATIENCE.as_secs()),
-            }
-        }
-    }
-
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("the example has no number")?;
-        kill_process(pid, signal).context("the example cannot be sent a signal")
-    }
-
-    /// Waits until it has ended. A program that says that it was not saved does not end.
-    fn wait(&mut self) -> anyhow::Result<ExitStatus> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().context("the example cannot be waited for")? {
-                return Ok(status);
-            }
-            let said = self.said();
-            if said.contains("not saved") || Instant::now() > deadline || cancel::is_cancelled() {
-                bail!("the example did not end: {said}");
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn said(&self) -> String {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).trim().to_owned();
-        if said.is_empty() { "it said nothing about it".to_owned() } else { said }
-    }
-}
-
-impl Drop for Counter {
-    fn drop(&mut self) {
-        // Most often it has ended already. A restore passes SIGTERM on to the program, as it could not SIGKILL.
-        const GRACE: Duration = Duration::from_secs(2);
-        let deadline = Instant::now() + GRACE;
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = self.signal(Signal::TERM);
-        }
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn parse(line: &str) -> anyhow::Result<u64> {
-    line.parse().with_context(|| format!("the example printed {line:?} and not a number"))
 }
 
 #[cfg(test)]

@@ -64,5 +64,6 @@ fn run(verb: Verb) -> anyhow::Result<i32> {
         Verb::Supervisor => supervisor::supervise(),
         Verb::Keeper => keeper::keeper(),
         Verb::Program(args) => keeper::start_program(&args),
+        Verb::ThrowAwayHost(args) => demo::throw_away_host(&args),
     }
 }

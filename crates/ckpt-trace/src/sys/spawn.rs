@@ -16,6 +16,8 @@ pub enum Namespace {
     Time,
     /// `CLONE_NEWNS`.
     Mount,
+    /// `CLONE_NEWUTS`: the host name.
+    Uts,
 }
 
 /// Makes namespaces for the calling, single-threaded process.
@@ -31,6 +33,7 @@ pub fn unshare(namespaces: &[Namespace]) -> io::Result<()> {
                 Namespace::Pid => libc::CLONE_NEWPID,
                 Namespace::Time => CLONE_NEWTIME,
                 Namespace::Mount => libc::CLONE_NEWNS,
+                Namespace::Uts => libc::CLONE_NEWUTS,
             }
     });
     // SAFETY: takes only flags; namespaces do not affect memory.
