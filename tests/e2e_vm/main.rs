@@ -8,6 +8,7 @@ mod guest;
 mod moves;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ckpt_tests::{Case, Suite, Whos};
@@ -15,7 +16,8 @@ use ckpt_tests::{Case, Suite, Whos};
 use crate::guest::Processor;
 
 fn main() -> ExitCode {
-    let mut suite = Suite::default();
+    // What is emulated is slow, the more so on a busy machine.
+    let mut suite = Suite::with_limit(Duration::from_secs(250));
     suite.add("vm::it_is_another_machine", Whos::User, another);
     moves::add(&mut suite);
     suite.run(std::env::args().skip(1))

@@ -53,8 +53,16 @@ pub fn skip<T>(reason: impl Into<String>) -> Result<T> {
 }
 
 /// All tests, by name.
-#[derive(Default)]
-pub struct Suite(Vec<Test>);
+pub struct Suite {
+    tests: Vec<Test>,
+    limit: Duration,
+}
+
+impl Default for Suite {
+    fn default() -> Self {
+        Self { tests: Vec::new(), limit: LIMIT }
+    }
+}
 
 struct Test {
     name: String,
@@ -69,6 +77,12 @@ enum Outcome {
 }
 
 impl Suite {
+    /// No tests yet; each of them may take so long.
+    #[must_use]
+    pub fn with_limit(limit: Duration) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
     /// Adds a test, once for each of `whos`.
     pub fn add(&mut self, name: &str, whos: Whos, body: impl Fn(&Case) -> Result<()> + Send + Sync + 'static) {
         let body: Arc<Body> = Arc::new(Box::new(body));
@@ -79,7 +93,7 @@ impl Suite {
         };
         for &who in whos {
             let as_who = if who == Who::User { "user" } else { "root" };
-            self.0.push(Test { name: format!("{name}@{as_who}"), who, body: Arc::clone(&body) });
+            self.tests.push(Test { name: format!("{name}@{as_who}"), who, body: Arc::clone(&body) });
         }
     }
 
@@ -87,9 +101,9 @@ impl Suite {
     /// `--list` only prints the names.
     pub fn run(mut self, arguments: impl Iterator<Item = String>) -> ExitCode {
         let (options, filters): (Vec<_>, Vec<_>) = arguments.partition(|a| a.starts_with('-'));
-        self.0.retain(|t| filters.is_empty() || filters.iter().any(|f| t.name.contains(f.as_str())));
+        self.tests.retain(|t| filters.is_empty() || filters.iter().any(|f| t.name.contains(f.as_str())));
         if options.iter().any(|o| o == "--list") {
-            for test in &self.0 {
+            for test in &self.tests {
                 println!("{}", test.name);
             }
             return ExitCode::SUCCESS;
@@ -108,7 +122,8 @@ impl Suite {
     }
 
     fn run_on(self, stage: &Arc<Stage>) -> ExitCode {
-        let tests = Arc::new(self.0);
+        let limit = self.limit;
+        let tests = Arc::new(self.tests);
         let next = Arc::new(AtomicUsize::new(0));
         let (sender, results) = mpsc::channel();
         for _ in 0..WORKERS {
@@ -117,7 +132,7 @@ impl Suite {
             thread::spawn(move || {
                 while let Some(test) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let begun = Instant::now();
-                    let outcome = run_one(test, &stage);
+                    let outcome = run_one(test, &stage, limit);
                     let result = (test.name.clone(), outcome, begun.elapsed());
                     if sender.send(result).is_err() {
                         return;
@@ -167,12 +182,12 @@ fn shed_inheritance() -> std::io::Result<()> {
     Err(again.env(SHED, "1").exec())
 }
 
-fn run_one(test: &Test, stage: &Arc<Stage>) -> Outcome {
+fn run_one(test: &Test, stage: &Arc<Stage>, limit: Duration) -> Outcome {
     if !Stage::can_be(test.who) {
         return Outcome::Skipped("the tests were not started as root".to_owned());
     }
     let result =
-        open_log(&test.name).and_then(|log| Case::new(Arc::clone(stage), test.who, log, LIMIT)).and_then(|case| {
+        open_log(&test.name).and_then(|log| Case::new(Arc::clone(stage), test.who, log, limit)).and_then(|case| {
             let result = catch_unwind(AssertUnwindSafe(|| (test.body)(&case)));
             let result = result.unwrap_or_else(|panic| Err(anyhow!("panicked: {}", said(&*panic))));
             if let Err(error) = &result {

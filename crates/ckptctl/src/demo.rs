@@ -138,12 +138,11 @@ fn move_there_and_back(verbs: &Verbs, tools: &Tools) -> anyhow::Result<()> {
         numbers.extend(counter.numbers(2 * NUMBERS)?);
         say(&format!("   {}", row(&numbers[before..])))?;
         let (jobs, _) = verbs.run_json(&["ps", "--json"])?;
-        let job = &jobs["jobs"][0];
-        let (name, pid) = (job["host"].as_str().unwrap_or_default(), &job["pid"]);
+        let name = jobs["jobs"][0]["host"].as_str().unwrap_or_default();
         if name != place {
             bail!("`ckptctl ps` says that the job is on {name:?} and not on {place}; please report this");
         }
-        say(&format!("   ckptctl ps: {JOB} runs on {name}, process {pid}"))?;
+        say(&format!("   ckptctl ps: {JOB} runs on {name}; it is process {} there", moved["pid"]))?;
     }
     verbs.run(&["stop".to_owned(), JOB.to_owned()])?;
     counter.wait()?;
