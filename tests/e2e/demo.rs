@@ -31,7 +31,7 @@ fn whole(case: &Case) -> Result<()> {
     let said = case.run(&mut demo)?.expect(0)?;
     ensure!(said.stderr.is_empty(), "{said:?}");
     ensure!(said.stdout.matches("no number lost, none repeated").count() == 2, "{said:?}");
-    for part in ["ckptctl migrate count throwaway", "count runs on throwaway", "ckptctl migrate count local"] {
+    for part in ["ckptctl migrate count throwaway", "count is on throwaway", "ckptctl migrate count local"] {
         ensure!(said.stdout.contains(part), "nothing of {part:?}: {said:?}");
     }
     nothing_is_left(case, &temporary)
