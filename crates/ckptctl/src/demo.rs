@@ -140,9 +140,9 @@ fn move_there_and_back(verbs: &Verbs, tools: &Tools) -> anyhow::Result<()> {
         let (jobs, _) = verbs.run_json(&["ps", "--json"])?;
         let name = jobs["jobs"][0]["host"].as_str().unwrap_or_default();
         if name != place {
-            bail!("`ckptctl ps` says that the job is on {name:?} and not on {place}; please report this");
+            bail!("`ckptctl ps` says that the job is on {name:?} and not on {place:?}; please report this");
         }
-        say(&format!("   ckptctl ps: {JOB} runs on {name}; it is process {} there", moved["pid"]))?;
+        say(&format!("   ckptctl ps: {JOB} is on {name}, where it is process {}", moved["pid"]))?;
     }
     verbs.run(&["stop".to_owned(), JOB.to_owned()])?;
     counter.wait()?;
