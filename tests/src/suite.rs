@@ -111,7 +111,7 @@ impl Suite {
         };
         for &who in whos {
             let as_who = if who == Who::User { "user" } else { "root" };
-            self.tests.push(Test { name: format!("{name}@{as_who}"), who, body: Arc::clone(&body) });
+            self.tests.push(Test { name: format!("{name}@{as_who}"), who, body: Arc::clone(&body), limit });
         }
     }
 
@@ -140,7 +140,6 @@ impl Suite {
     }
 
     fn run_on(self, stage: &Arc<Stage>) -> ExitCode {
-        let limit = self.limit;
         let tests = Arc::new(self.tests);
         let next = Arc::new(AtomicUsize::new(0));
         let (sender, results) = mpsc::channel();
@@ -150,7 +149,7 @@ impl Suite {
             thread::spawn(move || {
                 while let Some(test) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let begun = Instant::now();
-                    let outcome = run_one(test, &stage, limit);
+                    let outcome = run_one(test, &stage);
                     let result = (test.name.clone(), outcome, begun.elapsed());
                     if sender.send(result).is_err() {
                         return;
@@ -200,12 +199,12 @@ fn shed_inheritance() -> std::io::Result<()> {
     Err(again.env(SHED, "1").exec())
 }
 
-fn run_one(test: &Test, stage: &Arc<Stage>, limit: Duration) -> Outcome {
+fn run_one(test: &Test, stage: &Arc<Stage>) -> Outcome {
     if !Stage::can_be(test.who) {
         return Outcome::Skipped("the tests were not started as root".to_owned());
     }
     let result =
-        open_log(&test.name).and_then(|log| Case::new(Arc::clone(stage), test.who, log, limit)).and_then(|case| {
+        open_log(&test.name).and_then(|log| Case::new(Arc::clone(stage), test.who, log, test.limit)).and_then(|case| {
             let result = catch_unwind(AssertUnwindSafe(|| (test.body)(&case)));
             let result = result.unwrap_or_else(|panic| Err(anyhow!("panicked: {}", said(&*panic))));
             if let Err(error) = &result {

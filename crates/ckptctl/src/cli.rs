@@ -217,6 +217,9 @@ used by its name as well.")]
     /// What ckptctl asks its copy on another host
     #[command(hide = true)]
     SelfCheck,
+    /// Serve another machine (started over SSH)
+    #[command(hide = true)]
+    Agent(AgentArgs),
     /// Be a job's supervisor (started by other verbs)
     #[command(hide = true)]
     Supervisor,
@@ -262,6 +265,7 @@ impl Verb {
             | Self::Cc(_)
             | Self::SelfCheck
             | Self::Demo
+            | Self::Agent(_)
             | Self::ThrowAwayHost(_)
             | Self::Supervisor
             | Self::Keeper
