@@ -91,14 +91,13 @@ mod tests {
         let example = include_str!("../../../config/config.toml");
         assert_eq!(parse(example).unwrap(), Config::default());
         // What is commented out there is right as well, and is the default.
-        let shown: String = example
+        let shown: Vec<&str> = example
             .lines()
             .map(|line| {
                 line.strip_prefix('#').filter(|line| line.contains(" = ") || line.starts_with('[')).unwrap_or("")
             })
-            .map(|line| format!("{line}\n"))
             .collect();
-        let config = parse(&shown).unwrap();
+        let config = parse(&shown.join("\n")).unwrap();
         assert_eq!(config.theme, ThemeChoice::Auto);
         let default = Keymap::default();
         for command in crate::menu::COMMANDS {

@@ -344,7 +344,6 @@ mod tests {
             cpu_features: ["avx2".to_owned()].into(),
             measured_state: true,
             xsave: Vec::new(),
-            measured_state: true,
         };
         let abilities = Abilities {
             machine,

@@ -4,9 +4,8 @@ use std::path::Path;
 
 use ckpt_core::proc::{self, VmaKind};
 
+use super::model::Groups;
 use crate::text;
-
-type Groups = Vec<(String, Vec<String>)>;
 
 /// Looks at a process, without stopping it.
 ///

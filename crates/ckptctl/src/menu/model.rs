@@ -84,7 +84,7 @@ impl<T: Named> List<T> {
     /// The rows that match the filter, the best first where there is one.
     pub fn shown(&self) -> Vec<&T> {
         let rows = self.rows.as_deref().unwrap_or_default();
-        matching(self.filter.value(), rows.iter(), |row| row.name())
+        matching(self.filter.value(), rows.iter(), Named::name)
     }
 
     /// The chosen row.
@@ -151,6 +151,9 @@ impl Named for HostRow {
     }
 }
 
+/// Lines under headings.
+pub type Groups = Vec<(String, Vec<String>)>;
+
 /// The job that is open.
 pub struct OpenJob {
     /// Its name.
@@ -166,7 +169,7 @@ pub struct OpenJob {
     /// Its checkpoints, the newest first.
     pub checkpoints: List<Checkpoint>,
     /// What it holds, in lines under headings.
-    pub holds: Option<Result<Vec<(String, Vec<String>)>, String>>,
+    pub holds: Option<Result<Groups, String>>,
     /// How far down that is scrolled.
     pub scroll: u16,
 }

@@ -50,10 +50,9 @@ impl Theme {
         };
         match choice {
             Choice::None => Self::plain(),
-            Choice::Dark => Self::dark(),
             Choice::Light => Self::light(),
             Choice::Auto if is_light() == Some(true) => Self::light(),
-            Choice::Auto => Self::dark(),
+            Choice::Dark | Choice::Auto => Self::dark(),
         }
     }
 

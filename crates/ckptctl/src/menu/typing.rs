@@ -121,17 +121,13 @@ pub fn mouse(event: MouseEvent, pane: Rect, screen: &Screen) -> Option<Vec<u8>> 
         return None;
     }
     let (column, row) = (event.column - pane.x + 1, event.row - pane.y + 1);
-    match screen.mouse_protocol_encoding() {
-        MouseProtocolEncoding::Sgr => {
-            let end = if is_release { 'm' } else { 'M' };
-            Some(format!("\x1b[<{number};{column};{row}{end}").into_bytes())
-        }
-        _ => {
-            let place = |at: u16| u8::try_from(at + 32).ok();
-            let number = if is_release { 3 } else { number };
-            Some(vec![0x1b, b'[', b'M', number + 32, place(column)?, place(row)?])
-        }
+    if screen.mouse_protocol_encoding() == MouseProtocolEncoding::Sgr {
+        let end = if is_release { 'm' } else { 'M' };
+        return Some(format!("\x1b[<{number};{column};{row}{end}").into_bytes());
     }
+    let place = |at: u16| u8::try_from(at + 32).ok();
+    let number = if is_release { 3 } else { number };
+    Some(vec![0x1b, b'[', b'M', number + 32, place(column)?, place(row)?])
 }
 
 #[cfg(test)]

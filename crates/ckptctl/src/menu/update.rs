@@ -260,7 +260,7 @@ fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>) -> 
         (Reason::Run, Ok(value)) => {
             let name = value.get("job").and_then(Value::as_str).unwrap_or_default().to_owned();
             model.tell(format!("{name} is running"), false);
-            if name.is_empty() { Vec::new() } else { open_job(model, name) }
+            if name.is_empty() { Vec::new() } else { open_job(model, &name) }
         }
         (Reason::Save { job }, Ok(value)) => {
             let bytes = value.get("bytes").and_then(Value::as_u64).unwrap_or_default();
@@ -275,12 +275,12 @@ fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>) -> 
         }
         (Reason::Restore { job }, Ok(_)) => {
             model.tell(format!("{job} runs again"), false);
-            open_job(model, job.clone())
+            open_job(model, job)
         }
         (Reason::Branch { job }, Ok(value)) => {
             let name = value.get("job").and_then(Value::as_str).unwrap_or_default().to_owned();
             model.tell(format!("{name} runs beside {job}"), false);
-            if name.is_empty() { Vec::new() } else { open_job(model, name) }
+            if name.is_empty() { Vec::new() } else { open_job(model, &name) }
         }
         (Reason::Stop { job }, Ok(_)) => {
             model.tell(format!("{job} was ended"), false);
@@ -387,16 +387,12 @@ fn chosen_file(model: &Model) -> Option<(PathBuf, FileKind)> {
 }
 
 fn preview(model: &mut Model) -> Vec<Effect> {
-    match chosen_file(model) {
-        Some((path, FileKind::Source | FileKind::Program | FileKind::Other)) => {
-            let is_shown = model.new.preview.as_ref().is_some_and(|(shown, _)| *shown == path);
-            if is_shown { Vec::new() } else { vec![Effect::Preview(path)] }
-        }
-        _ => {
-            model.new.preview = None;
-            Vec::new()
-        }
-    }
+    let Some((path, FileKind::Source | FileKind::Program | FileKind::Other)) = chosen_file(model) else {
+        model.new.preview = None;
+        return Vec::new();
+    };
+    let is_shown = model.new.preview.as_ref().is_some_and(|(shown, _)| *shown == path);
+    if is_shown { Vec::new() } else { vec![Effect::Preview(path)] }
 }
 
 // Keys.
@@ -421,8 +417,7 @@ fn on_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         Some(Layer::Confirm { .. }) => on_confirm_key(model, key),
         Some(Layer::Line { .. }) => on_line_key(model, key),
         Some(Layer::Move(_)) => on_move_key(model, key),
-        Some(Layer::Choose { .. }) => on_list_key(model, key),
-        None => on_list_key(model, key),
+        Some(Layer::Choose { .. }) | None => on_list_key(model, key),
     }
 }
 
@@ -570,7 +565,7 @@ fn on_move_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         KeyCode::Esc | KeyCode::Enter if is_over => {
             let job = current.job.clone();
             model.layers.pop();
-            if has_moved { open_job(model, job) } else { Vec::new() }
+            if has_moved { open_job(model, &job) } else { Vec::new() }
         }
         KeyCode::Esc | KeyCode::Char('x') if !current.is_cancelled => {
             current.is_cancelled = true;
@@ -647,7 +642,7 @@ fn step(model: &mut Model, by: isize) -> Vec<Effect> {
                 match job.tab {
                     Tab::Checkpoints => job.checkpoints.step(by),
                     Tab::Holds => {
-                        job.scroll = job.scroll.saturating_add_signed(by.clamp(-100, 100).try_into().unwrap_or(0))
+                        job.scroll = job.scroll.saturating_add_signed(by.clamp(-100, 100).try_into().unwrap_or(0));
                     }
                     Tab::Terminal => {
                         let at = job.screen.screen().scrollback().saturating_add_signed(-by);
@@ -848,7 +843,7 @@ fn open(model: &mut Model) -> Vec<Effect> {
     }
     match model.screen {
         Screen::Jobs => match model.current_job().map(|job| job.name.clone()) {
-            Some(name) => open_job(model, name),
+            Some(name) => open_job(model, &name),
             None => Vec::new(),
         },
         Screen::Job if model.job.as_ref().is_some_and(|job| job.tab == Tab::Checkpoints) => restore(model, "restore"),
@@ -986,12 +981,12 @@ fn history(job: &str) -> Effect {
     }
 }
 
-fn open_job(model: &mut Model, name: String) -> Vec<Effect> {
+fn open_job(model: &mut Model, name: &str) -> Vec<Effect> {
     let mut effects = leave_job(model);
     model.screen = Screen::Job;
     model.job = Some(OpenJob {
         screen: vt100::Parser::new(24, 80, SCROLLBACK),
-        name: name.clone(),
+        name: name.to_owned(),
         is_attached: false,
         is_typing: false,
         tab: Tab::Terminal,
@@ -1000,7 +995,7 @@ fn open_job(model: &mut Model, name: String) -> Vec<Effect> {
         scroll: 0,
     });
     effects.push(attach(model));
-    effects.push(history(&name));
+    effects.push(history(name));
     effects
 }
 

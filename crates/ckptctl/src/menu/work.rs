@@ -113,7 +113,7 @@ impl Worker {
                 let result = verb(&reason, &words, directory.as_deref(), environment);
                 tell(Msg::Did { reason, result });
             }),
-            Effect::Attach { job, size } => self.attach(job, size),
+            Effect::Attach { job, size } => self.attach(&job, size),
             Effect::Detach => {
                 hang_up(self.attached.take());
                 Ok(())
@@ -148,12 +148,12 @@ impl Worker {
         say(self.attached.as_mut(), request, body)
     }
 
-    fn attach(&mut self, job: String, size: WindowSize) -> anyhow::Result<()> {
+    fn attach(&mut self, job: &str, size: WindowSize) -> anyhow::Result<()> {
         hang_up(self.attached.take());
         let sender = self.sender.clone();
-        let Ok(mut stream) = connect(&job) else {
+        let Ok(mut stream) = connect(job) else {
             // What it printed is in its log all the same.
-            self.send(Msg::Output(printed(&job)?));
+            self.send(Msg::Output(printed(job)?));
             return Ok(());
         };
         wire::send(&mut stream, &Request::Attach { from: None, follow: true, size: Some(size) }, &[])?;

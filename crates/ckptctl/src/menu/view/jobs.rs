@@ -68,9 +68,8 @@ pub fn state(model: &Model, job: &JobStatus) -> (String, ratatui::style::Style) 
     let style = match (job.state, job.ending) {
         (JobState::Running, _) => theme.good,
         (JobState::Stopped | JobState::Moving, _) => theme.warn,
-        (JobState::Unreachable, _) => theme.bad,
         (JobState::Ended, None | Some(Ending::Exited(0))) | (JobState::Saved, _) => theme.dim,
-        (JobState::Ended, Some(_)) => theme.bad,
+        (JobState::Ended, Some(_)) | (JobState::Unreachable, _) => theme.bad,
     };
     (word, style)
 }

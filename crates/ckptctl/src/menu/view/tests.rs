@@ -133,6 +133,7 @@ fn moving(result: Option<Result<Box<MoveReport>, String>>) -> Layer {
 }
 
 /// Every screen by its name.
+#[allow(clippy::too_many_lines, reason = "a list")]
 fn screens(theme: Choice) -> Vec<(&'static str, Model)> {
     let with = |change: &dyn Fn(&mut Model)| {
         let mut model = model(theme);
