@@ -217,7 +217,8 @@ mod tests {
         assert_eq!(stage.ask(&other, &[]).unwrap(), Reply::Lacking { files: vec![(0, 0)] }, "of another content");
         assert_eq!(stage.ask(&put(5), &[" world"]).unwrap(), Reply::Stored);
         assert_eq!(fs::read(&path).unwrap(), b"hello world");
-        let names: Vec<_> = fs::read_dir(stage.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(stage.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(!names.iter().any(|name| name.to_string_lossy().ends_with("partial")), "{names:?}");
     }
 

@@ -5,6 +5,7 @@
 //! and each connection has one or two. It never forks without exec.
 
 mod arrive;
+mod away;
 mod checkpointing;
 mod connection;
 mod depart;
@@ -33,7 +34,9 @@ use ckpt_transfer::protocol::{Ending, Reply, Request, Stream, WindowSize};
 use rustix::process::{Pid, PidfdFlags, Signal, getpgid, kill_process_group, pidfd_open, pidfd_send_signal};
 use rustix::termios::tcgetpgrp;
 
+pub use arrive::FILES;
 pub use connection::Connection;
+pub use depart::DEPARTED;
 pub use keeper::KeeperHandle;
 pub use launch::{Launch, LaunchKind, Standard, door_name, supervise, take_control};
 pub use log::Log;

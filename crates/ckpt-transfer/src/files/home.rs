@@ -161,7 +161,8 @@ pub fn bring_home(
         let Some(root) = departed.root_of(&file.path).map(Path::to_path_buf) else { continue };
         let known = departed.by_path();
         let before = known.get(file.path.as_path());
-        if before.is_some_and(|before| (before.mode, &before.hash, &before.link) == (file.mode, &file.hash, &file.link)) {
+        if before.is_some_and(|before| (before.mode, &before.hash, &before.link) == (file.mode, &file.hash, &file.link))
+        {
             // The program has not changed it; here it may have been.
             continue;
         }
@@ -211,7 +212,11 @@ fn bring(file: &FileEntry, root: &Path, store: &Store, hashes: &mut Hashes) -> R
                 && hashes.of(path).is_ok_and(|here| here == *hash)
             {
                 let is_other = stat.permissions().mode() & 0o777 != file.mode & 0o777;
-                return if is_other { fs::set_permissions(path, mode).map(|()| true).map_err(writing()) } else { Ok(false) };
+                return if is_other {
+                    fs::set_permissions(path, mode).map(|()| true).map_err(writing())
+                } else {
+                    Ok(false)
+                };
             }
             let source =
                 store.find(hash)?.ok_or_else(|| FilesError::wrong(path, "did not come along", "fetch it again"))?;

@@ -22,12 +22,30 @@ const MOST_BYTES: u64 = 1 << 30;
 /// How many files can be listed in a message.
 const MOST_LISTED: usize = 40_000;
 /// Directories that belong to the system with all that is below them: a working directory there does not go along.
-const SYSTEM: &[&str] =
-    &["/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr", "/var/lib"];
+const SYSTEM: &[&str] = &[
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr",
+    "/var/lib",
+];
 /// Directories in which programs may have one of their own.
 const SHARED: &[&str] = &[
-    "/", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/run/user", "/srv", "/tmp", "/usr/local", "/usr/src", "/var",
-    "/var/cache", "/var/log", "/var/run", "/var/spool", "/var/tmp",
+    "/",
+    "/home",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/root",
+    "/run",
+    "/run/user",
+    "/srv",
+    "/tmp",
+    "/usr/local",
+    "/usr/src",
+    "/var",
+    "/var/cache",
+    "/var/log",
+    "/var/run",
+    "/var/spool",
+    "/var/tmp",
 ];
 /// What lies below a directory of the system and yet is not the system's.
 const OWN: &[&str] = &["/usr/local", "/usr/src"];
@@ -80,7 +98,9 @@ pub fn manifest(
                     add_tree(&mut entries, asked, hashes, found, &mut notes)?;
                     None
                 }
-                None => Some("it is larger than 1 GiB or 10000 files; only what is open there does (--with takes it all)"),
+                None => {
+                    Some("it is larger than 1 GiB or 10000 files; only what is open there does (--with takes it all)")
+                }
             },
         };
         if let Some(why) = refusal {
@@ -259,7 +279,9 @@ mod tests {
     fn a_working_directory_is_the_programs_own_or_not() {
         let home = Path::new("/home/ada");
         let asked = Asked { policy: FilesPolicy::Carry, with: &[], root: Path::new("/"), home: Some(home) };
-        for not_own in ["/", "/home", "/home/ada", "/tmp", "/usr/lib", "/etc/apt", "/var", "/usr", "/dev/shm", "relative"] {
+        for not_own in
+            ["/", "/home", "/home/ada", "/tmp", "/usr/lib", "/etc/apt", "/var", "/usr", "/dev/shm", "relative"]
+        {
             assert!(tree_refusal(Path::new(not_own), &asked).is_some(), "{not_own}");
         }
         let own = tempfile::tempdir().map(tempfile::TempDir::keep).unwrap_or_default();
