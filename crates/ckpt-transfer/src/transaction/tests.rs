@@ -136,7 +136,7 @@ fn job() -> JobDescription {
 impl World {
     fn new(troubles: &[Trouble]) -> Self {
         Self {
-            now: Duration::ZERO,
+            now: Duration::from_secs(1),
             source: Source::Runs,
             destination: Destination::Nothing,
             is_refused: false,
@@ -382,6 +382,10 @@ impl Ends for World {
     fn open_channels(&mut self, _txn: &str) -> Result<usize, Failed> {
         match self.trouble(Side::Destination) {
             None => Ok(2),
+            Some(Fault::Cancelled) => {
+                self.inbox.push_back(Incoming::Cancelled);
+                Ok(2)
+            }
             Some(_) => Err(Failed::new(Class::Remote, "no channel")),
         }
     }
