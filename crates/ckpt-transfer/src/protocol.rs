@@ -70,6 +70,11 @@ pub enum Request {
         /// The move.
         txn: String,
     },
+    /// Which files has the program of a job, running or ended, that may be written to and went along? → [`Reply::Written`].
+    Written {
+        /// The job.
+        job: String,
+    },
     /// Remove all that is known of a job that has ended here after it came from elsewhere → [`Reply::Done`].
     Forget {
         /// The job.
@@ -157,13 +162,6 @@ pub enum Request {
     },
     /// Give up the act that this connection asked for, if it is not decided yet.
     Cancel,
-    /// Bring back the files that it wrote on the other machine → [`Reply::Progress`], [`Reply::Fetched`].
-    Fetch {
-        /// These only; all if empty.
-        paths: Vec<Bytes>,
-        /// Also over files that have changed here meanwhile.
-        overwrite: bool,
-    },
 
     // Of the source of a move.
     /// What does the program hold and need? Nothing is stopped → [`Reply::Survey`].
@@ -241,6 +239,13 @@ pub enum Reply {
     Lacking {
         /// Index into the question's files, and the bytes that are there.
         files: Vec<(usize, u64)>,
+    },
+    /// The files that went along and may have been written to, as they are now.
+    Written {
+        /// Below which directory they are there.
+        root: Bytes,
+        /// The files.
+        files: Vec<FileEntry>,
     },
     /// Contents came whole, and are what they should be.
     Stored,
@@ -321,11 +326,6 @@ pub enum Reply {
     },
     /// A move is complete.
     MovedTo(Box<MoveReport>),
-    /// What was brought back.
-    Fetched {
-        /// The files.
-        files: Vec<Bytes>,
-    },
     /// What the program holds and needs.
     Survey(Box<SurveyReport>),
     /// The program is frozen; these are its files now.
@@ -345,6 +345,8 @@ pub enum Reply {
         bytes: u64,
         /// Pages of memory in it.
         pages: u64,
+        /// Threads in it.
+        threads: usize,
     },
     /// It cannot run here any more, but is there.
     Parked,
@@ -525,6 +527,7 @@ pub struct JobDescription {
 }
 
 /// A program that leaves.
+#[allow(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departing {
     /// The move.
@@ -541,6 +544,10 @@ pub struct Departing {
     pub codec: String,
     /// As `--tcp=close`.
     pub tcp_close: bool,
+    /// The image carries the executable, libraries and other mapped files as well.
+    pub self_contained: bool,
+    /// The image carries the contents of all open files.
+    pub carry_files: bool,
     /// How many data channels there are.
     pub channels: usize,
     /// Write the image into the job's history as well.

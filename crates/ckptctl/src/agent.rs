@@ -4,6 +4,8 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +14,8 @@ use anyhow::Context;
 use ckpt_core::Class;
 use ckpt_core::resource::bytes::Bytes;
 use ckpt_core::resource::machine::Machine;
-use ckpt_transfer::protocol::{MachineReport, Reply, Request, VERSION};
+use ckpt_transfer::files::Hashes;
+use ckpt_transfer::protocol::{FileEntry, FileRole, MachineReport, Reply, Request, VERSION};
 use ckpt_transfer::serve::serve;
 use ckpt_transfer::store::Store;
 use ckpt_transfer::wire;
@@ -21,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::cli::AgentArgs;
 use crate::failure::{self, Failure};
 use crate::jobs::{self, JobStore};
-use crate::supervisor::{Launch, LaunchKind, door_name};
+use crate::supervisor::{FILES, Launch, LaunchKind, door_name};
 use crate::{client, doctor, door, fate, local};
 
 /// Who says nothing for so long, before it has said what it wants, is gone.
@@ -72,6 +75,7 @@ fn answer(request: &Request, stream: &mut Duplex) -> anyhow::Result<Option<UnixS
         Request::Probe => Reply::Machine(Box::new(report()?)),
         Request::Jobs => Reply::Jobs { jobs: jobs::statuses(&JobStore::open()?)? },
         Request::Outcome { txn } => fate::outcome(&JobStore::open()?, txn)?,
+        Request::Written { job } => written(job)?,
         Request::Forget { job } => {
             forget(job)?;
             Reply::Done
@@ -110,7 +114,7 @@ fn report() -> anyhow::Result<MachineReport> {
         load: read("/proc/loadavg").split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or_default(),
         clock: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
         user: rustix::process::geteuid().as_raw(),
-        home: Bytes(std::env::var_os("HOME").map(std::os::unix::ffi::OsStringExt::into_vec).unwrap_or_default()),
+        home: Bytes(std::env::var_os("HOME").map(OsStringExt::into_vec).unwrap_or_default()),
     })
 }
 
@@ -119,6 +123,8 @@ fn join(name: &str, create: bool) -> anyhow::Result<(UnixStream, String)> {
     let store = JobStore::open()?;
     if !create {
         let stream = match store.known(name)? {
+            // What is left of it can be asked for.
+            Some(job) if job.is_over() => launch(name, LaunchKind::Adopt)?,
             Some(job) => client::connect(&store, &job)?,
             // One that has no program yet has nothing written down.
             None => door::knock(&store.doors(), &door_name(name))
@@ -129,8 +135,59 @@ fn join(name: &str, create: bool) -> anyhow::Result<(UnixStream, String)> {
     let claim = store.claim_for_guest(name)?;
     claim.prepare()?;
     let name = claim.name().to_owned();
-    let launched = client::launch(&Launch { name: name.clone(), kind: LaunchKind::Await }, &[], None)?;
-    Ok((launched.receiver.stream().try_clone()?, name))
+    Ok((launch(&name, LaunchKind::Await)?, name))
+}
+
+fn launch(name: &str, kind: LaunchKind) -> anyhow::Result<UnixStream> {
+    let launched = client::launch(&Launch { name: name.to_owned(), kind }, &[], None)?;
+    Ok(launched.receiver.stream().try_clone()?)
+}
+
+/// What the program of a job has of files that may be written to: all that went along lies below the job's directory.
+fn written(name: &str) -> anyhow::Result<Reply> {
+    let store = JobStore::open()?;
+    let job = store.job(name)?;
+    let root = store.directory(&job.name).join(FILES);
+    let files = files_below(&root)?;
+    Ok(Reply::Written { root: Bytes(root.into_os_string().into_vec()), files })
+}
+
+/// Everything below a directory, under the paths that the program knows.
+fn files_below(root: &Path) -> anyhow::Result<Vec<FileEntry>> {
+    let mut hashes = Hashes::load(&Store::open()?);
+    let (mut waiting, mut found) = (vec![root.to_path_buf()], Vec::new());
+    while let Some(directory) = waiting.pop() {
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries.with_context(|| format!("{} cannot be read", directory.display()))?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            // What is removed this moment is not there.
+            let Ok(stat) = fs::symlink_metadata(&path) else { continue };
+            let known = Path::new("/").join(path.strip_prefix(root)?);
+            let hash = stat.is_file().then(|| hashes.of(&path)).transpose();
+            let link = stat.is_symlink().then(|| fs::read_link(&path)).transpose();
+            let (Ok(hash), Ok(link)) = (hash, link) else { continue };
+            if stat.is_dir() {
+                waiting.push(path);
+            }
+            if stat.is_dir() || hash.is_some() || link.is_some() {
+                found.push(FileEntry {
+                    path: known,
+                    role: FileRole::Output,
+                    mode: stat.mode(),
+                    size: if stat.is_file() { stat.len() } else { 0 },
+                    modified: stat.mtime() * 1_000_000_000 + stat.mtime_nsec(),
+                    hash,
+                    build_id: None,
+                    link: link.map(|link| Bytes(link.into_os_string().into_vec())),
+                });
+            }
+        }
+    }
+    hashes.save();
+    Ok(found)
 }
 
 /// Removes what is known of a guest that has ended.

@@ -102,10 +102,11 @@ Examples:
   ckptctl logs sim -f -n 20         the last 20 lines, and what comes
   ckptctl logs sim > sim.log        lines end as the program wrote them")]
     Logs(LogsArgs),
-    /// List the jobs, and what they are doing
+    /// List the jobs on all hosts, and what they are doing
     #[command(after_long_help = "\
 Examples:
   ckptctl ps
+  ckptctl ps --local                does not ask the hosts
   ckptctl ps --json | jq '.jobs[] | select(.state == \"running\") | .name'")]
     Ps(PsArgs),
     /// End a job's program
@@ -170,6 +171,15 @@ Examples:
   ckptctl man | man -l -
   ckptctl man ~/.local/share/man/man1")]
     Man(ManArgs),
+    /// Bring home the files that a job's program writes on another machine
+    #[command(after_long_help = "\
+Examples:
+  ckptctl fetch sim                 all that went along and has changed there; the program runs on
+  ckptctl fetch sim results.csv     only this one, or a directory
+  ckptctl fetch sim --overwrite     also over files that have changed here meanwhile
+
+`ckptctl migrate sim local` brings the program home, with all its files.")]
+    Fetch(FetchArgs),
     /// Show what is in an image
     #[command(after_long_help = "\
 Examples:
@@ -247,6 +257,7 @@ impl Verb {
             Self::Verify(args) => args.json,
             Self::Doctor(args) => args.json,
             Self::Migrate(args) => args.json,
+            Self::Fetch(args) => args.json,
             Self::Run(args) => args.json,
             Self::Attach(args) => args.json,
             Self::Logs(args) => args.json,
@@ -517,6 +528,9 @@ pub struct HistoryArgs {
 /// How to list jobs.
 #[derive(Debug, Args)]
 pub struct PsArgs {
+    /// Only those of this machine: no host is asked
+    #[arg(long)]
+    pub local: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -616,6 +630,21 @@ pub struct AgentArgs {
     /// Be a data channel: the job, the move, and which of its channels
     #[arg(long, num_args = 3)]
     pub data: Option<Vec<String>>,
+}
+
+/// `fetch`: bring files home.
+#[derive(Debug, Args)]
+pub struct FetchArgs {
+    /// The job
+    pub job: String,
+    /// These files or directories only, by their paths here
+    pub paths: Vec<PathBuf>,
+    /// Replace files that were changed here meanwhile
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `migrate`: move a job's program.

@@ -8,5 +8,5 @@ mod screen;
 
 pub use act::perform;
 pub use attach::{Attaching, Outcome, Session, attach};
-pub use connect::{connect, launch};
+pub use connect::{begin, connect, launch};
 pub use screen::Screen;

@@ -2,6 +2,7 @@
 
 mod attach;
 mod end;
+mod everywhere;
 mod history;
 mod list;
 mod logs;

@@ -30,11 +30,12 @@ pub use arrival::Coming;
 pub use program::start as start_program;
 
 use crate::cli::{files_policy_of, nest_policy_of};
+use crate::client;
 use crate::door::{Door, LOOK};
 use crate::failure::{self, Failure};
-use crate::jobs::{JobEnding, ProcessId, path_of, write_ending};
+use crate::jobs::{JobEnding, JobStore, ProcessId, path_of, write_ending};
 use crate::local::{self, Receiver};
-use crate::supervisor::{LOCK, Log, Outlets, Terminal};
+use crate::supervisor::{LOCK, Launch, LaunchKind, Log, Outlets, Terminal};
 
 /// What a standard descriptor of a program is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,8 +165,10 @@ pub enum Order {
 
 /// The name of the socket of a job's keeper.
 pub fn door_name(job: &str) -> String {
-    format!("{job}.keeper")
+    format!("{job}{DOOR_END}")
 }
+
+const DOOR_END: &str = ".keeper";
 
 /// The verb: keeps one program, told on standard input what.
 pub fn keeper() -> anyhow::Result<i32> {
@@ -177,7 +180,11 @@ pub fn keeper() -> anyhow::Result<i32> {
             let started = Report::Started { process: keeper.process, notes };
             // A supervisor that was killed meanwhile is followed by one that connects.
             let told = local::send(supervisor.stream(), &started, &[]);
-            keeper.supervisor = told.is_ok().then_some(supervisor);
+            if told.is_ok() {
+                keeper.supervisor = Some(supervisor);
+            } else {
+                keeper.lose_supervisor();
+            }
             keeper.run()?;
             Ok(0)
         }
@@ -199,6 +206,8 @@ struct Keeper {
     places: Vec<PathBuf>,
     door_name: String,
     supervisor: Option<Receiver>,
+    /// One that we have started ourselves.
+    called: Option<UnixStream>,
     signals: SignalWaiter,
     is_stopped: bool,
     ended: Option<Ending>,
@@ -290,6 +299,7 @@ impl Keeper {
             places,
             door_name,
             supervisor: None,
+            called: None,
             signals,
             is_stopped: false,
             ended: None,
@@ -384,7 +394,19 @@ impl Keeper {
         if let Some(supervisor) = &self.supervisor
             && local::send(supervisor.stream(), report, &[]).is_err()
         {
-            self.supervisor = None;
+            self.lose_supervisor();
+        }
+    }
+
+    /// The supervisor was killed. The next verb that needs one starts it, but a move in the middle is not left alone until then.
+    fn lose_supervisor(&mut self) {
+        self.supervisor = None;
+        let name = self.door_name.trim_end_matches(DOOR_END);
+        let job = JobStore::open().and_then(|store| store.find(name));
+        if self.ended.is_none() && job.is_ok_and(|job| job.is_some_and(|job| job.moving.is_some())) {
+            let launch = Launch { name: name.to_owned(), kind: LaunchKind::Adopt };
+            // Where none can be started, the next verb tries again.
+            self.called = self.signals.lifted(|| client::begin(&launch, &[], None)).ok();
         }
     }
 
@@ -413,7 +435,7 @@ impl Keeper {
             Ok(Some((Order::Quit, _))) => return true,
             // It runs already.
             Ok(Some((Order::Go, _))) => {}
-            Ok(None) | Err(_) => self.supervisor = None,
+            Ok(None) | Err(_) => self.lose_supervisor(),
         }
         false
     }

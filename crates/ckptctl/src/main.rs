@@ -19,6 +19,7 @@ mod door;
 mod export;
 mod failure;
 mod fate;
+mod fetch;
 mod hosts;
 mod image;
 mod inspect;
@@ -88,6 +89,7 @@ fn run(verb: Verb) -> anyhow::Result<i32> {
         Verb::SelfCheck => hosts::self_check(),
         Verb::Demo => demo::demo(),
         Verb::Agent(args) => agent::agent(&args),
+        Verb::Fetch(args) => fetch::fetch(&args),
         Verb::Migrate(args) => migrate::migrate(&args),
         Verb::Supervisor => supervisor::supervise(),
         Verb::Keeper => keeper::keeper(),

@@ -10,7 +10,7 @@ use anyhow::Context;
 use ckpt_core::Class;
 use ckpt_transfer::hosts::{Host, Hosts, LOCAL};
 use ckpt_transfer::protocol::{Reply, Request, SILENCE};
-use ckpt_transfer::ssh::{Fate, Prompter, Secrets, Session};
+use ckpt_transfer::ssh::{Fate, Nobody, Prompter, Secrets, Session, own_hash};
 use ckpt_transfer::wire;
 
 use crate::failure::Failure;
@@ -84,6 +84,22 @@ impl Machine {
         command.extend([path.as_str(), "agent"]);
         command.extend(words);
         let (stream, fate) = session.exec(&command)?.pump()?;
+        Ok(Agent { stream, fate: Some(fate) })
+    }
+}
+
+impl Machine {
+    /// Connects to an agent of this very version if it is there already; nothing is sent there, and nobody is asked.
+    pub fn agent_that_is_there(&mut self) -> anyhow::Result<Agent> {
+        const FIND: &str = r#"exec "${1:-${XDG_CACHE_HOME:-$HOME/.cache}}/ckptctl/bin/$2/ckptctl" agent"#;
+        const PLACED: &str = "XDG_STATE_HOME=$1 XDG_CACHE_HOME=$1; export XDG_STATE_HOME XDG_CACHE_HOME; ";
+        let Some(Reached { host, hosts, secrets, .. }) = &mut self.reached else { return local_agent(&[]) };
+        let (hash, _) = own_hash().context("this program's own hash cannot be had")?;
+        let directory = host.directory.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let script = if directory.is_some() { format!("{PLACED}{FIND}") } else { FIND.to_owned() };
+        let session = Session::connect(host, hosts, &mut Nobody, secrets)?;
+        let words = ["sh", "-c", &script, "sh", directory.as_deref().unwrap_or_default(), &hash];
+        let (stream, fate) = session.exec(&words)?.pump()?;
         Ok(Agent { stream, fate: Some(fate) })
     }
 }

@@ -5,6 +5,7 @@
 //! and each connection has one or two. It never forks without exec.
 
 mod arrive;
+mod away;
 mod checkpointing;
 mod connection;
 mod depart;
@@ -34,7 +35,9 @@ use ckpt_transfer::protocol::{Ending, Reply, Request, Stream, WindowSize};
 use rustix::process::{Pid, PidfdFlags, Signal, getpgid, kill_process_group, pidfd_open, pidfd_send_signal};
 use rustix::termios::tcgetpgrp;
 
+pub use arrive::FILES;
 pub use connection::Connection;
+pub use depart::DEPARTED;
 pub use keeper::KeeperHandle;
 pub use launch::{Launch, LaunchKind, Standard, door_name, supervise, take_control};
 pub use log::Log;
@@ -50,6 +53,8 @@ use crate::text;
 
 /// Held by a job's supervisor as long as it lives, below the job's directory.
 pub const LOCK: &str = "supervisor.lock";
+/// The act of moving the program.
+const MOVE: &str = "a move";
 /// How much input may wait for a program that does not read.
 const MOST_INPUT: usize = 64 << 10;
 /// How far a client that the program waits for may be behind.

@@ -44,6 +44,18 @@ impl SignalWaiter {
         Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, before })
     }
 
+    /// Does something with the mask as it was before: what is started then does not inherit ours.
+    pub fn lifted<T>(&self, what: impl FnOnce() -> T) -> T {
+        // SAFETY: a zeroed sigset_t is a valid object for pthread_sigmask to fill.
+        let mut ours: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: both masks are live.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, &raw mut ours) };
+        let done = what();
+        // SAFETY: `ours` is the mask that was just read.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const ours, std::ptr::null_mut()) };
+        done
+    }
+
     /// The next signal, if one has arrived.
     ///
     /// # Errors

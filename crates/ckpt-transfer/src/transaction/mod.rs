@@ -303,6 +303,8 @@ impl<'a, E: Ends> Prepared<'a, E> {
             with: plan.options.with.clone(),
             codec: plan.codec.clone(),
             tcp_close: plan.options.tcp_close,
+            self_contained: false,
+            carry_files: false,
             channels: self.channels,
             keep: plan.options.keep,
         };
@@ -361,7 +363,7 @@ impl<'a, E: Ends> Frozen<'a, E> {
         };
         self.mover.say(Side::Destination, &Request::Arrive(Box::new(arriving)));
         let sent = |reply| match reply {
-            Reply::Sent { bytes, pages } => Ok((bytes, pages)),
+            Reply::Sent { bytes, pages, .. } => Ok((bytes, pages)),
             other => Err(other),
         };
         let (bytes, pages) = self.mover.expect(Side::Source, None, sent)?;

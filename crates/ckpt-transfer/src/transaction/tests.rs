@@ -1,1 +1,563 @@
+#![allow(clippy::unwrap_used, reason = "a test that panics says where")]
 
+use std::collections::{BTreeSet, VecDeque};
+use std::path::PathBuf;
+
+use ckpt_core::Machine;
+
+use super::*;
+use crate::protocol::{FileRole, FilesPolicy};
+
+/// What goes wrong with a message, or when an end is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The connection is cut before the message gets there.
+    CutBefore,
+    /// The connection is cut before the answer comes back.
+    CutAfter,
+    /// The message gets there only when all seems to be over.
+    Late,
+    /// The end says that it failed.
+    Fails,
+    /// The end's supervisor is killed before the message is read.
+    KilledBefore,
+    /// The end's supervisor is killed before it answers.
+    KilledAfter,
+    /// The user cancels.
+    Cancelled,
+}
+
+const FAULTS: [Fault; 7] = [
+    Fault::CutBefore,
+    Fault::CutAfter,
+    Fault::Late,
+    Fault::Fails,
+    Fault::KilledBefore,
+    Fault::KilledAfter,
+    Fault::Cancelled,
+];
+
+/// How long an end cannot be reached after a fault.
+const OUTAGES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(10), Duration::from_secs(1_000_000)];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Runs,
+    Frozen,
+    Parked,
+    Ended,
+    Saved,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Destination {
+    Nothing,
+    Built,
+    Ran,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    step: usize,
+    fault: Fault,
+    outage: Duration,
+}
+
+/// Both ends, as far as they matter.
+struct World {
+    now: Duration,
+    source: Source,
+    destination: Destination,
+    is_refused: bool,
+    /// Since when the source has no mover.
+    abandoned: Option<Duration>,
+    is_connected: [bool; 2],
+    down_until: [Duration; 2],
+    inbox: VecDeque<Incoming>,
+    late: Vec<(Side, Request)>,
+    step: usize,
+    troubles: Vec<Trouble>,
+    machine: MachineReport,
+    told: Vec<Reply>,
+    states: Vec<String>,
+    put: Option<u64>,
+    got: Vec<u8>,
+}
+
+fn machine() -> MachineReport {
+    let machine = Machine {
+        host: "there".to_owned(),
+        kernel: "6.18".to_owned(),
+        cpu: "some".to_owned(),
+        cpu_features: BTreeSet::new(),
+        xsave: Vec::new(),
+        measured_state: true,
+    };
+    MachineReport {
+        machine,
+        doctor: serde_json::Value::Null,
+        nest: Ok(()),
+        memory: 8 << 30,
+        disk: 8 << 30,
+        load: 0.0,
+        clock: 0,
+        user: 1000,
+        home: Bytes(b"/home/u".to_vec()),
+    }
+}
+
+fn file() -> FileEntry {
+    FileEntry {
+        path: PathBuf::from("/work/input"),
+        role: FileRole::Input,
+        mode: 0o100_644,
+        size: 3,
+        modified: 7,
+        hash: Some("hash".to_owned()),
+        build_id: None,
+        link: None,
+    }
+}
+
+fn job() -> JobDescription {
+    JobDescription {
+        name: "sim".to_owned(),
+        command: Vec::new(),
+        directory: Bytes(b"/work".to_vec()),
+        started: 0,
+        output: 0,
+        pipes: Vec::new(),
+        checkpoints: 0,
+        piped: Bytes::default(),
+        piped_ended: false,
+    }
+}
+
+impl World {
+    fn new(troubles: &[Trouble]) -> Self {
+        Self {
+            now: Duration::from_secs(1),
+            source: Source::Runs,
+            destination: Destination::Nothing,
+            is_refused: false,
+            abandoned: None,
+            is_connected: [false; 2],
+            down_until: [Duration::ZERO; 2],
+            inbox: VecDeque::new(),
+            late: Vec::new(),
+            step: 0,
+            troubles: troubles.to_vec(),
+            machine: machine(),
+            told: Vec::new(),
+            states: Vec::new(),
+            put: None,
+            got: Vec::new(),
+        }
+    }
+
+    fn running(&self) -> usize {
+        usize::from(self.source == Source::Runs) + usize::from(self.destination == Destination::Ran)
+    }
+
+    /// Never two.
+    fn check(&self) {
+        assert!(self.running() <= 1, "two copies run: {:?}, {:?}", self.states, self.troubles);
+    }
+
+    fn trouble(&mut self, side: Side) -> Option<Fault> {
+        self.step += 1;
+        let trouble = self.troubles.iter().find(|trouble| trouble.step == self.step).copied()?;
+        if trouble.fault != Fault::Fails && trouble.fault != Fault::Cancelled {
+            self.down_until[index(side)] = self.now + trouble.outage;
+        }
+        Some(trouble.fault)
+    }
+
+    /// The connection to an end is lost, and it notices.
+    fn lose(&mut self, side: Side) {
+        if std::mem::replace(&mut self.is_connected[index(side)], false) {
+            match side {
+                Side::Source if self.source == Source::Frozen => self.source = Source::Runs,
+                Side::Source if self.source == Source::Parked => self.abandoned = Some(self.now),
+                Side::Destination if self.destination == Destination::Built => {
+                    self.destination = Destination::Nothing;
+                }
+                _ => {}
+            }
+        }
+        self.check();
+    }
+
+    fn cut(&mut self, side: Side) {
+        self.lose(side);
+        self.inbox.push_back(Incoming::Lost(side, "cut".to_owned()));
+    }
+
+    fn answer(&mut self, side: Side, reply: Reply, body: &[u8]) {
+        if self.is_connected[index(side)] {
+            self.inbox.push_back(Incoming::Said(side, reply, body.to_vec()));
+        }
+    }
+
+    /// What an end does with a message.
+    fn act(&mut self, side: Side, request: &Request, body: &[u8]) {
+        let replies = match (side, request) {
+            (Side::Source, Request::Survey { .. }) => vec![Reply::Survey(Box::new(SurveyReport {
+                machine: self.machine.machine.clone(),
+                memory: 1 << 20,
+                threads: 1,
+                files: vec![file()],
+                notes: Vec::new(),
+            }))],
+            (Side::Source, Request::Depart(_)) => {
+                assert_eq!(self.source, Source::Runs);
+                self.source = Source::Frozen;
+                vec![
+                    Reply::Frozen { files: vec![file()], terminal: None, job: Box::new(job()), since: 0.001 },
+                    Reply::Progress { phase: "memory".to_owned(), done: 1, total: 2 },
+                    Reply::Sent { bytes: 5, pages: 1, threads: 1 },
+                ]
+            }
+            (Side::Source, Request::Read { .. }) => {
+                self.answer(side, Reply::Chunk, b"abc");
+                vec![Reply::Heartbeat, Reply::Done]
+            }
+            (Side::Source, request) => self.decide(request),
+            (Side::Destination, Request::Lacking { files, .. }) => {
+                vec![Reply::Lacking { files: if files.is_empty() { Vec::new() } else { vec![(0, 0)] } }]
+            }
+            (Side::Destination, Request::Put { size, .. }) => {
+                self.put = Some(*size);
+                self.got.clear();
+                Vec::new()
+            }
+            (Side::Destination, Request::Chunk) => {
+                self.got.extend_from_slice(body);
+                if self.put == Some(self.got.len() as u64) { vec![Reply::Stored] } else { Vec::new() }
+            }
+            (Side::Destination, Request::Arrive(_)) => {
+                self.destination = Destination::Built;
+                vec![Reply::Ready { notes: Vec::new() }]
+            }
+            (Side::Destination, Request::Go) if self.destination == Destination::Built && !self.is_refused => {
+                self.destination = Destination::Ran;
+                vec![Reply::Running { pid: 9 }]
+            }
+            (Side::Destination, Request::Go) => {
+                self.destination = Destination::Nothing;
+                vec![Reply::Failed { message: "called off".to_owned(), exit: 130 }]
+            }
+            other => panic!("{other:?}"),
+        };
+        replies.into_iter().for_each(|reply| self.answer(side, reply, &[]));
+        self.check();
+    }
+
+    /// What the source does with the program that departs.
+    fn decide(&mut self, request: &Request) -> Vec<Reply> {
+        let failed = || vec![Reply::Failed { message: "no program departs".to_owned(), exit: 1 }];
+        self.abandoned = None;
+        match (request, self.source) {
+            (Request::Park, Source::Frozen | Source::Parked) => {
+                self.source = Source::Parked;
+                vec![Reply::Parked]
+            }
+            (Request::Resume, Source::Frozen | Source::Parked | Source::Runs) => {
+                self.source = Source::Runs;
+                vec![Reply::Resumed]
+            }
+            (Request::Discard { .. }, Source::Frozen | Source::Parked | Source::Ended) => {
+                self.source = Source::Ended;
+                vec![Reply::Discarded]
+            }
+            (Request::Save, Source::Frozen | Source::Parked | Source::Saved) => {
+                self.source = Source::Saved;
+                vec![Reply::Saved { report: serde_json::json!({ "path": "/jobs/sim/1.ckpt" }) }]
+            }
+            _ => failed(),
+        }
+    }
+
+    fn kill(&mut self, side: Side) {
+        // Who traces the program goes, and with it every connection.
+        self.cut(side);
+    }
+
+    fn settle(&mut self) {
+        for (side, request) in std::mem::take(&mut self.late) {
+            // What was on its way on a connection that was given up.
+            if side == Side::Destination && request == Request::Go && self.destination == Destination::Built {
+                self.act(side, &request, &[]);
+            }
+        }
+        self.check();
+        if self.abandoned.is_some_and(|since| self.now >= since + ABANDONED) && self.source == Source::Parked {
+            self.source = Source::Saved;
+        }
+    }
+}
+
+fn index(side: Side) -> usize {
+    usize::from(side == Side::Destination)
+}
+
+impl Ends for World {
+    fn reach(&mut self, side: Side) -> Result<(), Failed> {
+        self.leave(side);
+        match self.trouble(side) {
+            None => {}
+            Some(Fault::Cancelled) => self.inbox.push_back(Incoming::Cancelled),
+            Some(_) => return Err(Failed::new(Class::Remote, "cannot be reached")),
+        }
+        if self.down_until[index(side)] > self.now {
+            // What is tried in vain takes time.
+            self.now += Duration::from_secs(1);
+            return Err(Failed::new(Class::Remote, "cannot be reached"));
+        }
+        self.is_connected[index(side)] = true;
+        Ok(())
+    }
+
+    fn leave(&mut self, side: Side) {
+        self.inbox.retain(|incoming| match incoming {
+            Incoming::Said(from, ..) | Incoming::Lost(from, _) => *from != side,
+            Incoming::Cancelled => true,
+        });
+        self.lose(side);
+    }
+
+    fn say(&mut self, side: Side, request: &Request, body: &[u8]) {
+        if !self.is_connected[index(side)] {
+            return;
+        }
+        match self.trouble(side) {
+            None => self.act(side, request, body),
+            Some(Fault::CutBefore) => self.cut(side),
+            Some(Fault::Late) => {
+                self.late.push((side, request.clone()));
+                // The end has not noticed yet.
+                self.is_connected[index(side)] = false;
+                self.inbox.push_back(Incoming::Lost(side, "silent".to_owned()));
+                if side == Side::Source {
+                    self.is_connected[0] = true;
+                    self.lose(side);
+                }
+            }
+            Some(Fault::KilledBefore) => self.kill(side),
+            Some(Fault::CutAfter) => {
+                self.act(side, request, body);
+                self.inbox.clear();
+                self.cut(side);
+            }
+            Some(Fault::KilledAfter) => {
+                self.act(side, request, body);
+                self.inbox.clear();
+                self.kill(side);
+            }
+            Some(Fault::Fails) => {
+                // An act that fails leaves the program as it was, and a program that could not be let go is not there any more.
+                match (side, request) {
+                    (Side::Source, Request::Depart(_)) => self.source = Source::Runs,
+                    (Side::Destination, Request::Arrive(_) | Request::Go) => self.destination = Destination::Nothing,
+                    _ => {}
+                }
+                self.answer(side, Reply::Failed { message: "the disk is full".to_owned(), exit: 1 }, &[]);
+            }
+            Some(Fault::Cancelled) => {
+                self.inbox.push_back(Incoming::Cancelled);
+                self.act(side, request, body);
+            }
+        }
+    }
+
+    fn next(&mut self, at_most: Duration) -> Option<Incoming> {
+        if let Some(incoming) = self.inbox.pop_front() {
+            return Some(incoming);
+        }
+        self.now += at_most;
+        self.settle();
+        None
+    }
+
+    fn open_channels(&mut self, _txn: &str) -> Result<usize, Failed> {
+        match self.trouble(Side::Destination) {
+            None => Ok(2),
+            Some(Fault::Cancelled) => {
+                self.inbox.push_back(Incoming::Cancelled);
+                Ok(2)
+            }
+            Some(_) => Err(Failed::new(Class::Remote, "no channel")),
+        }
+    }
+
+    fn close_channels(&mut self) {}
+
+    fn outcome(&mut self, _txn: &str) -> Result<Outcome, Failed> {
+        let trouble = self.trouble(Side::Destination);
+        if trouble.is_some() || self.down_until[1] > self.now {
+            self.now += Duration::from_secs(1);
+            return Err(Failed::new(Class::Remote, "cannot be reached"));
+        }
+        let outcome = if self.destination == Destination::Ran {
+            Outcome::Ran { pid: Some(9) }
+        } else {
+            self.is_refused = true;
+            Outcome::NotRan
+        };
+        Ok(outcome)
+    }
+
+    fn machine(&self, _side: Side) -> Option<&MachineReport> {
+        Some(&self.machine)
+    }
+
+    fn clock_ahead(&self) -> Option<(f64, f64)> {
+        Some((0.2, 0.001))
+    }
+
+    fn name_there(&self) -> String {
+        "sim".to_owned()
+    }
+
+    fn tell(&mut self, news: Reply) {
+        self.told.push(news);
+    }
+
+    fn enter(&mut self, state: &str) {
+        self.states.push(state.to_owned());
+        self.check();
+    }
+
+    fn now(&self) -> Duration {
+        self.now
+    }
+}
+
+fn plan() -> Plan {
+    Plan {
+        txn: "1".to_owned(),
+        job: "sim".to_owned(),
+        from: "local".to_owned(),
+        to: "there".to_owned(),
+        options: MoveOptions { files: FilesPolicy::Carry, ..MoveOptions::default() },
+        codec: "lz4".to_owned(),
+        most_memory: None,
+        relay: true,
+    }
+}
+
+/// Moves with these troubles, and requires that the program is somewhere, once, and that the user is told so.
+fn try_move(troubles: &[Trouble]) -> (World, Result<Option<MoveReport>, Broken>) {
+    let mut world = World::new(troubles);
+    let result = run(&mut world, &plan());
+    // The mover goes, and time goes on.
+    world.leave(Side::Source);
+    world.leave(Side::Destination);
+    world.settle();
+    world.now += Duration::from_secs(600);
+    world.settle();
+    let World { source, destination, .. } = &world;
+    let context = format!("{troubles:?}: {source:?}, {destination:?}, {:?}, {result:?}", world.states);
+    match &result {
+        Ok(_) => assert_eq!(*destination, Destination::Ran, "{context}"),
+        Err(broken) => match &broken.whereabouts {
+            Whereabouts::Source => assert_eq!((*source, world.running()), (Source::Runs, 1), "{context}"),
+            Whereabouts::Saved { image } => {
+                assert_eq!(*source, Source::Saved, "{context}");
+                assert!(broken.message.contains(&image.text()) && broken.message.contains("restore"), "{context}");
+            }
+            Whereabouts::Parked => {
+                assert!(broken.message.contains("ckptctl ps"), "{context}");
+            }
+        },
+    }
+    assert!(world.running() == 1 || *source == Source::Saved, "lost: {context}");
+    (world, result)
+}
+
+#[test]
+fn an_undisturbed_move_goes_through_all_states() {
+    let (world, result) = try_move(&[]);
+    let report = result.unwrap().unwrap();
+    assert_eq!((report.pid, report.bytes, report.file_bytes), (9, 5, 3));
+    assert_eq!((world.source, world.got.as_slice()), (Source::Ended, &b"abc"[..]));
+    let states = ["surveyed", "prepared", "frozen", "built", "parking", "parked", "going", "running", "moved"];
+    assert_eq!(world.states, states);
+    assert!(world.told.iter().any(|news| matches!(news, Reply::Progress { phase, .. } if phase == "memory")));
+    assert!(report.notes.is_empty());
+    assert!(report.downtime > 0.0);
+}
+
+#[test]
+fn whatever_happens_once_the_program_is_somewhere_once() {
+    let steps = try_move(&[]).0.step;
+    for step in 1..=steps {
+        for fault in FAULTS {
+            for outage in OUTAGES {
+                try_move(&[Trouble { step, fault, outage }]);
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_twice_the_program_is_somewhere_once() {
+    // The second may hit what is done about the first.
+    let steps = try_move(&[]).0.step + 4;
+    for first in 1..steps {
+        for second in first + 1..=steps {
+            for one in FAULTS {
+                for other in FAULTS {
+                    for outage in OUTAGES {
+                        let trouble = |step, fault, outage| Trouble { step, fault, outage };
+                        try_move(&[trouble(first, one, outage), trouble(second, other, OUTAGES[0])]);
+                        try_move(&[trouble(first, one, OUTAGES[0]), trouble(second, other, outage)]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn it_is_cancelled_until_it_is_parked() {
+    let world = try_move(&[]).0;
+    let park = (1..=world.step).find(|step| {
+        let trouble = Trouble { step: *step, fault: Fault::Cancelled, outage: Duration::ZERO };
+        try_move(&[trouble]).1.is_ok()
+    });
+    // All before end with 130 and a running source; all after go through.
+    for step in 1..=world.step {
+        let trouble = Trouble { step, fault: Fault::Cancelled, outage: Duration::ZERO };
+        match try_move(&[trouble]).1 {
+            Ok(_) => assert!(Some(step) >= park, "{step}"),
+            Err(broken) => {
+                assert!(Some(step) < park, "{step}: {broken:?}");
+                assert_eq!((broken.exit, broken.whereabouts), (130, Whereabouts::Source));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_lacks_something_is_refused_before_the_freeze() {
+    let try_on = |change: &dyn Fn(&mut World), options: MoveOptions| {
+        let mut world = World::new(&[]);
+        change(&mut world);
+        let result = run(&mut world, &Plan { options, most_memory: Some(1 << 30), ..plan() });
+        assert_eq!(world.source == Source::Runs, result.as_ref().is_err() || result.as_ref().unwrap().is_none());
+        (world, result)
+    };
+    let small = |world: &mut World| world.machine.memory = 1 << 20;
+    let (world, result) = try_on(&small, MoveOptions::default());
+    let broken = result.unwrap_err();
+    assert_eq!(broken.exit, Class::Remote as i32);
+    assert!(broken.message.contains("1.0 MiB available on there"), "{}", broken.message);
+    let bad: Vec<_> = world.told.iter().filter(|news| matches!(news, Reply::Check { ok: false, .. })).collect();
+    assert_eq!(bad.len(), 1, "{bad:?}");
+
+    let full = |world: &mut World| world.machine.disk = 1 << 20;
+    assert!(try_on(&full, MoveOptions::default()).1.unwrap_err().message.contains("free some space"));
+    let (world, result) = try_on(&|_| {}, MoveOptions { dry_run: true, ..MoveOptions::default() });
+    assert_eq!((result, world.destination), (Ok(None), Destination::Nothing));
+}

@@ -62,6 +62,22 @@ pub fn connect(store: &JobStore, job: &Job) -> anyhow::Result<UnixStream> {
 
 /// Starts a supervisor, which outlives us, in a directory, with descriptors for its program. Answered when that runs.
 pub fn launch(launch: &Launch, given: &[BorrowedFd<'_>], directory: Option<&Path>) -> anyhow::Result<Launched> {
+    let mut receiver = Receiver::new(begin(launch, given, directory)?);
+    let mut notes = Vec::new();
+    loop {
+        match receiver.receive::<Reply>()? {
+            Some((Reply::Ready { notes: told }, _)) => notes = told,
+            Some((Reply::Running { pid }, _)) => return Ok(Launched { receiver, pid: Some(pid), notes }),
+            Some((Reply::Done, _)) => return Ok(Launched { receiver, pid: None, notes }),
+            Some((Reply::Failed { message, exit }, _)) => return Err(Failure::of_exit(exit, message).into()),
+            Some(_) => {}
+            None => return Err(Failure::new(Class::Failed, "the supervisor was killed as it began").into()),
+        }
+    }
+}
+
+/// Starts a supervisor without waiting for what it says, on the connection that is to stay open until it has.
+pub fn begin(launch: &Launch, given: &[BorrowedFd<'_>], directory: Option<&Path>) -> anyhow::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair().context("no socket could be made")?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("ckptctl").arg("supervisor").stdin(Stdio::from(OwnedFd::from(theirs)));
@@ -77,16 +93,5 @@ pub fn launch(launch: &Launch, given: &[BorrowedFd<'_>], directory: Option<&Path
     // Where the caller lives on (a menu), it is collected when it ends.
     std::thread::spawn(move || child.wait());
     local::send(&ours, launch, given).context("the supervisor has gone")?;
-    let mut receiver = Receiver::new(ours);
-    let mut notes = Vec::new();
-    loop {
-        match receiver.receive::<Reply>()? {
-            Some((Reply::Ready { notes: told }, _)) => notes = told,
-            Some((Reply::Running { pid }, _)) => return Ok(Launched { receiver, pid: Some(pid), notes }),
-            Some((Reply::Done, _)) => return Ok(Launched { receiver, pid: None, notes }),
-            Some((Reply::Failed { message, exit }, _)) => return Err(Failure::of_exit(exit, message).into()),
-            Some(_) => {}
-            None => return Err(Failure::new(Class::Failed, "the supervisor was killed as it began").into()),
-        }
-    }
+    Ok(ours)
 }

@@ -12,7 +12,9 @@ use signal_hook::consts::SIGKILL;
 
 use super::store::{JobStore, status};
 use crate::cli::{RmArgs, StopArgs};
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
+use crate::prompt::TerminalPrompter;
+use crate::remote::Machine;
 use crate::{client, output, text};
 
 /// Ends a job's program and returns when it has ended.
@@ -77,6 +79,15 @@ fn wait(stream: &UnixStream, limit: Duration) -> anyhow::Result<Option<Ending>> 
     }
 }
 
+/// What is kept of it on the host where it ended goes as well.
+fn forget_there(host: &str, name: &str) -> anyhow::Result<()> {
+    let forget = || -> anyhow::Result<()> {
+        let agent = Machine::of(host)?.agent(&[], &mut TerminalPrompter, &mut |_, _| ())?;
+        agent.ask(&Request::Forget { job: name.to_owned() }).map(drop)
+    };
+    forget().with_context(|| format!("what is left of it on {host}, where it ended, cannot be removed"))
+}
+
 /// Forgets a job that has ended.
 pub fn rm(args: &RmArgs) -> anyhow::Result<i32> {
     let store = JobStore::open()?;
@@ -84,6 +95,11 @@ pub fn rm(args: &RmArgs) -> anyhow::Result<i32> {
     if !job.is_over() {
         let message = format!("the job {} runs; end it first with `ckptctl stop {}`", job.name, job.name);
         return Err(Failure::new(Class::Failed, message).into());
+    }
+    if let Some(host) = &job.host
+        && let Err(error) = forget_there(host, job.name_there.as_ref().unwrap_or(&job.name))
+    {
+        eprintln!("ckptctl: note: {}", text::plain(&failure::line(&error)));
     }
     let directory = store.directory(&job.name);
     fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", text::path(&directory)))?;

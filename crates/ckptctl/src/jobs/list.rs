@@ -4,8 +4,9 @@ use ckpt_core::proc;
 use ckpt_transfer::protocol::{JobState, JobStatus};
 use serde::Serialize;
 
+use super::everywhere::everywhere;
 use super::history::History;
-use super::store::{self, Job, JobStore};
+use super::store::{self, Job, JobStore, Phase};
 use crate::cli::PsArgs;
 use crate::supervisor::{Log, last_line};
 use crate::{output, text};
@@ -26,7 +27,9 @@ struct Listed {
 
 /// Lists the jobs.
 pub fn ps(args: &PsArgs) -> anyhow::Result<i32> {
-    let listed: Vec<Listed> = statuses(&JobStore::open()?)?.into_iter().map(Listed::from).collect();
+    let store = JobStore::open()?;
+    let jobs = if args.local { statuses(&store)? } else { everywhere(&store)? };
+    let listed: Vec<Listed> = jobs.into_iter().map(Listed::from).collect();
     if args.json {
         output::print_json(&serde_json::json!({ "jobs": listed }))?;
     } else {
@@ -74,8 +77,20 @@ fn note(job: &Job, state: JobState, has_checkpoint: bool) -> Option<String> {
     } else {
         "it has no checkpoint".to_owned()
     };
+    if let Some(moving) = &job.moving
+        && moving.phase == Phase::Parked
+    {
+        return Some(format!("it is stopped in the middle of a move to {}, which is being settled", moving.to));
+    }
     match state {
-        JobState::Saved => Some(restore),
+        JobState::Saved => Some(match &job.doubt {
+            Some(doubt) => format!("{doubt}; {restore}"),
+            None => restore,
+        }),
+        JobState::Ended if job.host.is_some() && job.ending.is_some() => {
+            let host = job.host.as_deref().unwrap_or_default();
+            Some(format!("it ended on {host}; what it wrote there is brought home with: ckptctl fetch {name}"))
+        }
         JobState::Ended if job.ending.is_none() && job.is_of_another_boot() => {
             Some(format!("the machine was started again meanwhile; {restore}"))
         }

@@ -29,11 +29,11 @@ use crate::local::Receiver;
 /// How long to wait for what the program printed elsewhere before it left.
 const LAST_OUTPUT: Duration = Duration::from_secs(5);
 /// Files that came along, in the job's directory.
-const FILES: &str = "files";
+pub const FILES: &str = "files";
 
 /// Takes a program in a thread of its own, which answers.
 pub fn start(supervisor: &Arc<Supervisor>, arriving: Arriving, writer: Writer) -> anyhow::Result<()> {
-    let act = supervisor.begin("a move")?;
+    let act = supervisor.begin(super::MOVE)?;
     let (go, told) = mpsc::channel();
     supervisor.state().moves.arriving = Some(moves::Arriving { go, keeper: None });
     let supervisor = Arc::clone(supervisor);

@@ -12,7 +12,7 @@ use ckpt_core::{After, CheckpointOptions, CheckpointReport, Class};
 use ckpt_transfer::protocol::Reply;
 
 use super::connection::Writer;
-use super::{Act, Supervisor};
+use super::{Act, Place, Supervisor, away};
 use crate::failure::Failure;
 use crate::jobs::{History, Reason};
 
@@ -70,7 +70,6 @@ pub fn start(
 
 /// Saves the program.
 pub fn save(supervisor: &Arc<Supervisor>, wish: &Wish, act: Act) -> anyhow::Result<serde_json::Value> {
-    let pid = supervisor.pid()?;
     let codec = wish.codec.parse().map_err(|_| Failure::new(Class::Usage, format!("{:?} is no codec", wish.codec)))?;
     let options = CheckpointOptions {
         after: if wish.stop { After::Kill } else { After::Continue },
@@ -87,7 +86,12 @@ pub fn save(supervisor: &Arc<Supervisor>, wish: &Wish, act: Act) -> anyhow::Resu
         (None, Some(number)) => history.image(number),
         (None, None) => return Err(Failure::new(Class::Failed, "there is no place for the image").into()),
     };
-    let report = ckpt_core::checkpoint(pid, &file, &options)?;
+    let is_away = matches!(&supervisor.state().place, Place::Away(_));
+    let report = if is_away {
+        away::save(supervisor, wish, &file)?
+    } else {
+        ckpt_core::checkpoint(supervisor.pid()?, &file, &options)?
+    };
     if let Some(number) = number {
         history.enter(number, &report, wish.stop, supervisor.scene(wish.reason))?;
     }

@@ -66,7 +66,7 @@ pub fn root_of(pid: i32) -> PathBuf {
 
 /// Lets the program depart, in a thread of its own, which answers.
 pub fn start(supervisor: &Arc<Supervisor>, departing: Departing, writer: Writer) -> anyhow::Result<()> {
-    let act = supervisor.begin("a move")?;
+    let act = supervisor.begin(super::MOVE)?;
     let (decide, decided) = mpsc::channel();
     supervisor.state().moves.departing = Some(Leave { decide, sending: Vec::new() });
     let supervisor = Arc::clone(supervisor);
@@ -112,7 +112,13 @@ impl Leaving<'_> {
             .codec
             .parse()
             .map_err(|_| Failure::new(Class::Usage, format!("{:?} is no codec", departing.codec)))?;
-        let options = DepartOptions { codec, tcp_close: departing.tcp_close, ..DepartOptions::default() };
+        let options = DepartOptions {
+            codec,
+            tcp_close: departing.tcp_close,
+            self_contained: departing.self_contained,
+            carry_files: departing.carry_files,
+            ..DepartOptions::default()
+        };
         let paused = supervisor.pause_output();
         ckpt_core::cancel_flag().store(false, Ordering::Relaxed);
         let mut kept = departing.keep.then(|| Kept::begin(&supervisor.directory)).transpose()?;
@@ -149,7 +155,7 @@ impl Leaving<'_> {
         if let Some(kept) = kept {
             kept.finish(supervisor, &departure)?;
         }
-        writer.tell(&Reply::Sent { bytes: report.bytes, pages: report.pages });
+        writer.tell(&Reply::Sent { bytes: report.bytes, pages: report.pages, threads: report.threads });
         supervisor.log_move(&departing.txn, "source", "sent");
         let held =
             Held { supervisor, txn: &departing.txn, to: &departing.to, name_there: &departing.name_there, pending };
@@ -282,7 +288,11 @@ impl Held<'_> {
         let file = history.image(number);
         let report = departure.save(&file)?;
         history.enter(number, &report, true, self.supervisor.scene(Reason::Move))?;
-        let doubt = format!("it may run on {}: look there before you restore it", self.to);
+        let doubt = format!(
+            "it was saved to {} because nobody knows whether it runs on {}: look there before you restore it",
+            file.display(),
+            self.to
+        );
         self.supervisor.change_job(|job| {
             job.moving = None;
             job.doubt = Some(doubt);
@@ -305,7 +315,7 @@ fn go_away(supervisor: &Arc<Supervisor>, host: &str, name: &str, relay: bool) ->
 
 /// Takes up a move in whose middle an earlier supervisor was killed. The program is here, under its keeper.
 pub fn take_up(supervisor: &Arc<Supervisor>, job: &Job, moving: Moving) -> anyhow::Result<()> {
-    let act = supervisor.begin("a move")?;
+    let act = supervisor.begin(super::MOVE)?;
     let (decide, decided) = mpsc::channel();
     supervisor.state().moves.departing = Some(Leave { decide: decide.clone(), sending: Vec::new() });
     let is_home = !job.visiting;

@@ -216,6 +216,10 @@ fn start_program(
 
 fn adopt(supervisor: &Arc<Supervisor>, door: &Door) -> anyhow::Result<()> {
     let mut job = supervisor.store.job(&supervisor.name)?;
+    if job.is_over() {
+        supervisor.be_over(job);
+        return Ok(());
+    }
     if let Some(moving) = job.moving.take() {
         return take_up(supervisor, door, job, moving);
     }

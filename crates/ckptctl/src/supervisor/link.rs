@@ -12,13 +12,14 @@ use std::time::Duration;
 use anyhow::Context;
 use ckpt_core::Class;
 use ckpt_core::resource::bytes::Bytes;
-use ckpt_transfer::protocol::{HEARTBEAT, Reply, Request, SILENCE};
+use ckpt_transfer::protocol::{Ending, HEARTBEAT, Reply, Request, SILENCE};
 use ckpt_transfer::ssh::Nobody;
 use ckpt_transfer::wire;
+use rustix::process::Signal;
 
 use super::{Away, Place, Supervisor};
 use crate::failure::Failure;
-use crate::jobs::Job;
+use crate::jobs::{Job, JobEnding};
 use crate::remote::{Agent, Machine};
 
 /// The first wait before a lost host is tried again, and the longest.
@@ -85,6 +86,17 @@ impl Supervisor {
         self.state().place = Place::Away(Away { host, reached: false, forward });
         self.tell_all();
         Ok(())
+    }
+
+    /// The program has ended: what it has printed and how it ended is told to who asks.
+    pub fn be_over(&self, job: Job) {
+        let unknown = Ending::Signaled(Signal::KILL.as_raw());
+        let mut state = self.state();
+        state.place = match (&job.saved, job.ending) {
+            (Some(image), _) => Place::Saved(image.clone()),
+            (None, ending) => Place::Ended(ending.map_or(unknown, JobEnding::ending)),
+        };
+        state.job = Some(job);
     }
 
     /// The program has gone on from one other host to another.

@@ -150,7 +150,7 @@ fn move_it(
 }
 
 /// A name that no other move has.
-fn new_txn() -> anyhow::Result<String> {
+pub fn new_txn() -> anyhow::Result<String> {
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("no random bytes")?;
     Ok(hex::encode(bytes))

@@ -10,7 +10,7 @@ use ckpt_transfer::protocol::Reply;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{Place, State, Supervisor};
+use super::{MOVE, Place, State, Supervisor};
 use crate::keeper::Order;
 
 /// How long to wait when the log cannot be written (a full disk) before it is tried again.
@@ -96,6 +96,7 @@ impl Supervisor {
 
 /// Gives the program its input. True when some has gone.
 fn feed(state: &mut State) -> bool {
+    let is_leaving = state.act == Some(MOVE);
     let State { place, keys, piped, piped_ended, clients, log, .. } = state;
     let Place::Here(here) = place else { return false };
     let mut has_moved = matches!(write_some(&here.terminal.master, keys), Ok(1..));
@@ -103,9 +104,10 @@ fn feed(state: &mut State) -> bool {
         let is_read = match write_some(&input, piped) {
             Ok(count) => {
                 has_moved |= count > 0;
-                !has_lost_its_reader(&input)
+                // A program that leaves is ended here, and goes on to read there.
+                is_leaving || !has_lost_its_reader(&input)
             }
-            Err(_) => false,
+            Err(_) => is_leaving,
         };
         if !is_read || (*piped_ended && piped.is_empty()) {
             here.outlets.take(0);

@@ -17,7 +17,7 @@ impl Supervisor {
         status.last_line = last_line(&state.log);
         match &state.place {
             Place::Away(away) if !away.reached => status.state = JobState::Unreachable,
-            Place::Here(_) if state.act.is_some_and(|act| act != "a checkpoint") => status.state = JobState::Moving,
+            Place::Here(_) if state.act == Some(super::MOVE) => status.state = JobState::Moving,
             _ => {}
         }
         Ok(status)

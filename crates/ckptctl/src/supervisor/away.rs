@@ -1,0 +1,149 @@
+//! Checkpoints of a program that is on another host: it departs from there into a file of ours, and then goes on there.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use ckpt_core::{CheckpointReport, Class};
+use ckpt_transfer::frames::FrameReader;
+use ckpt_transfer::protocol::{Departing, FilesPolicy, HEARTBEAT, Reply, Request, SILENCE};
+use ckpt_transfer::ssh::Nobody;
+use ckpt_transfer::wire;
+
+use super::Supervisor;
+use super::checkpointing::Wish;
+use super::mover::new_txn;
+use crate::failure::Failure;
+use crate::remote::Agent;
+use crate::text;
+
+/// Saves the program into a file here. With [`Wish::stop`] it is ended there when the image is complete.
+pub fn save(supervisor: &Arc<Supervisor>, wish: &Wish, file: &Path) -> anyhow::Result<CheckpointReport> {
+    let began = Instant::now();
+    let (host, name) = supervisor.whereabouts()?;
+    let txn = new_txn()?;
+    let (control, data) = {
+        let machine = supervisor.machine(&host)?;
+        let mut machine = machine.lock().unwrap_or_else(PoisonError::into_inner);
+        let control = machine.agent(&[], &mut Nobody, &mut |_, _| ())?;
+        control.ask(&Request::Join { job: name.clone(), create: false })?;
+        (control, machine.agent(&["--data", &name, &txn, "0"], &mut Nobody, &mut |_, _| ())?)
+    };
+    let beating = Beating::start(&control)?;
+    let departing = Departing {
+        txn,
+        to: "an image".to_owned(),
+        name_there: String::new(),
+        policy: FilesPolicy::Shared,
+        with: Vec::new(),
+        codec: wish.codec.clone(),
+        tcp_close: wish.tcp_close,
+        self_contained: wish.self_contained,
+        carry_files: wish.carry_files,
+        channels: 1,
+        keep: false,
+    };
+    control.stream.set_read_timeout(Some(SILENCE))?;
+    say(&control, &Request::Depart(Box::new(departing)))?;
+    let since = hear(&control, |reply| if let Reply::Frozen { since, .. } = reply { Some(since) } else { None })?;
+    let frozen = Instant::now();
+    let partial = Partial::begin(file)?;
+    let mut frames = FrameReader::new(vec![data.stream.try_clone()?.into()]);
+    // Whatever fails from here on: the program goes on when the connection closes.
+    io::copy(&mut frames, &mut &partial.file).with_context(|| format!("cannot write {}", text::path(file)))?;
+    let sent = |reply| match reply {
+        Reply::Sent { bytes, pages, threads } => Some((bytes, pages, threads)),
+        _ => None,
+    };
+    let (bytes, pages, threads) = hear(&control, sent)?;
+    partial.finish(file)?;
+    if wish.stop {
+        say(&control, &Request::Discard { host: "an image".to_owned(), job: String::new(), relay: false })?;
+        hear(&control, |reply| (reply == Reply::Discarded).then_some(()))?;
+    } else {
+        say(&control, &Request::Resume)?;
+        hear(&control, |reply| (reply == Reply::Resumed).then_some(()))?;
+    }
+    let pause = frozen.elapsed() + Duration::try_from_secs_f64(since).unwrap_or_default();
+    drop(beating);
+    Ok(CheckpointReport { pid: 0, path: file.to_path_buf(), bytes, pages, threads, pause, total: began.elapsed() })
+}
+
+fn say(agent: &Agent, request: &Request) -> anyhow::Result<()> {
+    wire::send(&mut &agent.stream, request, &[]).map_err(|error| agent.lost(&error.to_string()))
+}
+
+/// The first reply that is wanted.
+fn hear<T>(agent: &Agent, wanted: impl Fn(Reply) -> Option<T>) -> anyhow::Result<T> {
+    loop {
+        match wire::receive::<Reply>(&mut &agent.stream) {
+            Ok(Some((Reply::Failed { message, exit }, _))) => return Err(Failure::of_exit(exit, message).into()),
+            Ok(Some((reply, _))) => {
+                if let Some(found) = wanted(reply) {
+                    return Ok(found);
+                }
+            }
+            Ok(None) => return Err(agent.lost("it closed the connection")),
+            Err(error) => return Err(agent.lost(&error.to_string())),
+        }
+    }
+}
+
+/// Says that we live, as long as it is there. What is said beside it is short and in one piece.
+struct Beating(Arc<AtomicBool>);
+
+impl Beating {
+    fn start(agent: &Agent) -> anyhow::Result<Self> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (stream, over) = (agent.stream.try_clone()?, Arc::clone(&is_over));
+        let beating = move || {
+            while !over.load(Ordering::Relaxed) && wire::send(&mut &stream, &Request::Heartbeat, &[]).is_ok() {
+                std::thread::sleep(HEARTBEAT);
+            }
+        };
+        std::thread::Builder::new().name("heartbeat".to_owned()).spawn(beating).context("no thread could be made")?;
+        Ok(Self(is_over))
+    }
+}
+
+impl Drop for Beating {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// An image that is not complete yet.
+struct Partial {
+    file: File,
+    path: std::path::PathBuf,
+}
+
+impl Partial {
+    fn begin(image: &Path) -> anyhow::Result<Self> {
+        let path = image.with_extension("partial");
+        let opened = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let file = opened.with_context(|| format!("cannot write {}", text::path(&path)))?;
+        Ok(Self { file, path })
+    }
+
+    fn finish(self, image: &Path) -> anyhow::Result<()> {
+        let publish = || -> io::Result<()> {
+            self.file.sync_all()?;
+            fs::rename(&self.path, image)
+        };
+        publish()
+            .map_err(|error| Failure::new(Class::Failed, format!("cannot write {}: {error}", text::path(image))).into())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Renamed, or of no use.
+        let _ = fs::remove_file(&self.path);
+    }
+}
