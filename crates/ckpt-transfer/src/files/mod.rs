@@ -4,6 +4,7 @@ mod hashes;
 mod home;
 mod manifest;
 mod place;
+mod written;
 
 use std::fs;
 use std::io;
@@ -14,6 +15,7 @@ pub use hashes::Hashes;
 pub use home::{Departed, bring_home, conflicts};
 pub use manifest::{Asked, manifest};
 pub use place::{Placed, lacking, place};
+pub use written::{FetchError, Wanted, fetch, written};
 
 use crate::store::StoreError;
 
