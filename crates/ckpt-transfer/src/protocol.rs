@@ -57,11 +57,6 @@ pub enum Request {
         /// How many bytes at most.
         length: u64,
     },
-    /// Which files that came along with a job, or that it made beside them, are there now? → [`Reply::Written`].
-    Written {
-        /// The job.
-        job: String,
-    },
     /// From now on this connection is one to a job's supervisor → [`Reply::Joined`].
     Join {
         /// The job.
@@ -240,13 +235,6 @@ pub enum Reply {
     Stored,
     /// A part of a file: the body.
     Chunk,
-    /// The files of a job.
-    Written {
-        /// Below which directory of that machine they are: to [`Request::Read`] them.
-        root: Bytes,
-        /// What and how they are, under the program's paths.
-        files: Vec<FileEntry>,
-    },
     /// The connection leads to the job's supervisor.
     Joined,
     /// What a job is doing.

@@ -93,13 +93,6 @@ impl Departed {
         self.files.get(&file.path).is_none_or(|before| what(before) != what(file))
     }
 
-    /// Of files there, those that differ from what was here and that belong here.
-    #[must_use]
-    pub fn changed(&self, files: &[FileEntry]) -> Vec<FileEntry> {
-        let is_own = |file: &&FileEntry| file.role != FileRole::Code && self.root_of(&file.path).is_some();
-        files.iter().filter(is_own).filter(|file| self.differs(file)).cloned().collect()
-    }
-
     /// The outermost of the directories that went along as wholes in which a path is: only in these may new files appear.
     fn tree_of<'a>(&self, path: &'a Path) -> Option<&'a Path> {
         let is_tree = |path: &&Path| {
@@ -161,12 +154,6 @@ pub fn conflicts(files: &[FileEntry], departed: &Departed, hashes: &mut Hashes) 
     Ok(conflicts)
 }
 
-/// That a file was changed on both sides.
-pub(super) fn conflict(path: &Path) -> FilesError {
-    let advice = "decide which one you want: move yours away, or let the program's replace it with --overwrite";
-    FilesError::wrong(path, "was changed here since the program left, and there as well", advice)
-}
-
 /// Brings files to where they belong here, whose contents are all in the store (or here already): each at once or not at all.
 /// Gives those that changed here. `is_final` tells that the program is home itself, and what it removed goes here as well.
 ///
@@ -181,7 +168,8 @@ pub fn bring_home(
     is_final: bool,
 ) -> Result<Vec<PathBuf>, FilesError> {
     if let Some(path) = conflicts(files, departed, hashes)?.first().filter(|_| !overwrite) {
-        return Err(conflict(path));
+        let advice = "decide which one you want: move yours away, or let the program's replace it with --overwrite";
+        return Err(FilesError::wrong(path, "was changed here since the program left, and there as well", advice));
     }
     let mut brought = Vec::new();
     let mut sorted: Vec<&FileEntry> = files.iter().filter(|file| file.role != FileRole::Code).collect();

@@ -110,24 +110,12 @@ pub fn manifest(
     for path in asked.with {
         let whole = below(asked.root, path);
         fs::symlink_metadata(&whole).map_err(FilesError::io("look at", path))?;
-        add_below(&mut entries, path, asked, hashes, &mut notes)?;
+        if let Some(found) = walk(path, asked, false, &mut notes)? {
+            add_tree(&mut entries, asked, hashes, found, &mut notes)?;
+        }
     }
     hashes.save();
     Ok((entries.into_values().collect(), notes))
-}
-
-/// Adds all that is below a path.
-pub(super) fn add_below(
-    entries: &mut BTreeMap<PathBuf, FileEntry>,
-    path: &Path,
-    asked: &Asked<'_>,
-    hashes: &mut Hashes,
-    notes: &mut Vec<String>,
-) -> Result<(), FilesError> {
-    if let Some(found) = walk(path, asked, false, notes)? {
-        add_tree(entries, asked, hashes, found, notes)?;
-    }
-    Ok(())
 }
 
 fn role(file: &SurveyedFile, stat: &Metadata) -> FileRole {

@@ -4,7 +4,6 @@ mod hashes;
 mod home;
 mod manifest;
 mod place;
-mod written;
 
 use std::fs;
 use std::io;
@@ -15,7 +14,6 @@ pub use hashes::Hashes;
 pub use home::{Departed, bring_home, conflicts};
 pub use manifest::{Asked, manifest};
 pub use place::{Placed, lacking, place};
-pub use written::{FetchError, Wanted, fetch, written};
 
 use crate::store::StoreError;
 

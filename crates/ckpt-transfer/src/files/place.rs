@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use ckpt_core::Shown;
 use rustix::fs::{Access, AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, access, utimensat};
 
-use super::{Departed, FilesError, Hashes, below, hashes, is_plain, make_way, written};
+use super::{FilesError, Hashes, below, hashes, is_plain, make_way};
 use crate::protocol::{FileEntry, FileRole, FilesPolicy};
 use crate::store::Store;
 
@@ -106,9 +106,6 @@ pub fn place(
     if policy != FilesPolicy::Carry {
         return Ok(placed);
     }
-    // Before anything else: what is there can be asked for even if this goes wrong.
-    fs::create_dir_all(directory).map_err(FilesError::io("make the directory", directory))?;
-    Departed::new(files.to_vec()).save(&written::note_of(directory))?;
     let mut trees: Vec<&Path> = Vec::new();
     let mut kept = BTreeSet::new();
     // In the order of their paths, a directory comes before what is in it.
