@@ -15,6 +15,7 @@ mod languages;
 mod memory;
 mod other_kernel;
 mod process;
+mod push;
 mod refusals;
 mod registers;
 mod repeat;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
     jobs::add(&mut suite);
     runtime::add(&mut suite);
     departure::add(&mut suite);
+    push::add(&mut suite);
     ssh::add(&mut suite);
     suite.run(std::env::args().skip(1))
 }
