@@ -22,6 +22,7 @@ mod menu;
 mod migrate;
 mod other_kernel;
 mod process;
+mod push;
 mod refusals;
 mod registers;
 mod repeat;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
     jobs::add(&mut suite);
     runtime::add(&mut suite);
     departure::add(&mut suite);
+    push::add(&mut suite);
     ssh::add(&mut suite);
     demo::add(&mut suite);
     suite.run(std::env::args().skip(1))

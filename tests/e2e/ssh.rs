@@ -21,7 +21,7 @@ pub fn add(suite: &mut Suite) {
 }
 
 /// `ckptctl hosts` where nobody can be asked.
-fn hosts(case: &Case, args: &[&str]) -> Result<Finished> {
+pub fn hosts(case: &Case, args: &[&str]) -> Result<Finished> {
     let mut command = case.command("setsid");
     command.arg("-w").arg(case.stage().ckptctl()).arg("hosts").args(args);
     case.run(&mut command)
@@ -82,14 +82,16 @@ fn mistakes(case: &Case) -> Result<()> {
 }
 
 /// A server that runs as the case's user and lets that user in by a key.
-struct Server {
-    port: u16,
+pub struct Server {
+    /// Where it listens, on 127.0.0.1.
+    pub port: u16,
     _daemon: Running,
     fingerprint: String,
 }
 
 impl Server {
-    fn start(case: &Case) -> Result<Self> {
+    /// Starts it, with a key for this user.
+    pub fn start(case: &Case) -> Result<Self> {
         if !Path::new(SSHD).exists() {
             return skip(format!("{SSHD} is not there (Debian: apt install openssh-server)"));
         }

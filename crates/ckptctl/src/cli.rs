@@ -452,6 +452,9 @@ pub struct PushArgs {
     /// Start it there
     #[arg(long)]
     pub start: bool,
+    /// The job's name there, with --start; the program's if not given
+    #[arg(long, requires = "start")]
+    pub name: Option<String>,
     /// Where to put it there; the directory that the hosts file says, or the home directory, if not given
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,

@@ -34,7 +34,7 @@ pub fn push(args: &PushArgs) -> anyhow::Result<i32> {
     let arrived = deliver(&parcel, &there, &mut progress)?;
     progress.clear();
     let name = text::plain(&parcel.name());
-    let started = if args.start { Some(start::start(&parcel, &there, &arrived)?) } else { None };
+    let started = if args.start { Some(start::start(args.name.as_deref(), &parcel, &there, &arrived)?) } else { None };
     if args.json {
         output::print_json(&json!({
             "program": arrived.program,
@@ -67,15 +67,14 @@ fn advice(args: &PushArgs, parcel: &Parcel, there: &There, arrived: &Arrived) ->
     let again = format!("ckptctl push {} {} --start", text::quoted(&args.job), text::quoted(&args.host));
     match arrived.shown.len() {
         0 if parcel.is_linked => {
-            let program = Path::new("./").join(parcel.name());
-            let command =
-                format!("cd {} && {} -r", text::quoted(&there.directory), text::quoted(&program.to_string_lossy()));
-            format!("go on with: ssh -t {} {}", text::quoted(&there.host.name), text::quoted(&command))
+            let program = format!("./{}", parcel.name());
+            let directory = text::quoted(&there.directory);
+            format!("go on there with: cd {directory} && {} -r\nor from here with: {again}", text::quoted(&program))
         }
         0 => format!("go on with: {again}"),
         some => format!(
             "{} that it uses came along, since the host has others or none; go on with: {again}",
-            text::count(u64::try_from(some).unwrap_or_default(), "file", "files"),
+            text::count(u64::try_from(some).unwrap_or_default(), "file or directory", "files and directories"),
         ),
     }
 }
@@ -131,6 +130,11 @@ impl There {
         places.chain([self.ckptctl.clone()]).chain(words.iter().map(|word| (*word).to_owned())).collect()
     }
 
+    /// Whether a command succeeds there.
+    fn does(&self, words: &[&str]) -> anyhow::Result<bool> {
+        Ok(self.session()?.exec(words)?.finish()?.status == 0)
+    }
+
     fn agent(&self) -> anyhow::Result<(UnixStream, Fate)> {
         let words = self.words(&["agent"]);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -156,8 +160,21 @@ struct Arrived {
 
 /// Sends what the host lacks.
 fn deliver(parcel: &Parcel, there: &There, progress: &mut Progress) -> anyhow::Result<Arrived> {
+    let directory = utf8(&parcel.directory)?;
+    // Without it new files of the program would have no place.
+    let own = if there.does(&["test", "-d", directory])? { None } else { Some(directory) };
+    if own.is_some() {
+        let path = format!("{}/{}.files{directory}", there.directory, parcel.name());
+        if !there.does(&["mkdir", "-p", &path])? {
+            let message = format!(
+                "{}: the directory {path} cannot be made there; name another one with --directory",
+                there.host.name
+            );
+            return Err(Failure::new(Class::Remote, message).into());
+        }
+    }
     let (mut stream, fate) = there.agent()?;
-    send_all(parcel, &there.directory, &mut stream, progress).map_err(|error| match error {
+    send_all(parcel, &there.directory, own, &mut stream, progress).map_err(|error| match error {
         Trouble::Sending(SendError::Refused { message, exit }) => {
             Failure::of_exit(exit, format!("{}: {message}", there.host.name)).into()
         }
@@ -190,9 +207,11 @@ impl From<anyhow::Error> for Trouble {
     }
 }
 
+/// `own`: the program's working directory, where the host has none of that name.
 fn send_all(
     parcel: &Parcel,
     directory: &str,
+    own: Option<&str>,
     stream: &mut UnixStream,
     progress: &mut Progress,
 ) -> Result<Arrived, Trouble> {
@@ -200,17 +219,22 @@ fn send_all(
     let (program, image) = (format!("{directory}/{name}"), format!("{directory}/{name}.ckpt"));
     let mut wanted =
         vec![(&parcel.program, target(&parcel.program, &program)), (&parcel.image, target(&parcel.image, &image))];
-    let mut shown = Vec::new();
+    let beside = |path: &str| format!("{directory}/{name}.files{path}");
+    let mut shown: Vec<ShownThere> =
+        own.iter().map(|own| ShownThere { path: (*own).to_owned(), at: beside(own), read_only: false }).collect();
     for file in &parcel.files {
         let path = utf8(&file.item.known_as)?;
         if send::has(stream, &target(&file.item, path), file.item.size)?.is_none() {
             continue;
         }
-        let at = if file.is_program { program.clone() } else { format!("{directory}/{name}.files{path}") };
-        if !file.is_program {
+        let is_in_own = own.is_some_and(|own| file.item.known_as.starts_with(own));
+        let at = if file.is_program && !is_in_own { program.clone() } else { beside(path) };
+        if at != program {
             wanted.push((&file.item, target(&file.item, &at)));
         }
-        shown.push(ShownThere { path: path.to_owned(), at, read_only: file.read_only });
+        if !is_in_own {
+            shown.push(ShownThere { path: path.to_owned(), at, read_only: file.read_only });
+        }
     }
     let mut lacking = Vec::new();
     for (item, target) in wanted {
@@ -277,6 +301,7 @@ mod tests {
                 used(gone(item("other.so")), false),
             ],
             is_linked: true,
+            directory: PathBuf::from("/nowhere"),
         };
         let (mut here, mut there) = UnixStream::pair().unwrap();
         let store = Store::at(at("cache"));
@@ -286,7 +311,9 @@ mod tests {
             }
         });
         let target = at("there").to_str().unwrap().to_owned();
-        let Ok(arrived) = send_all(&parcel, &target, &mut here, &mut Progress::new(true)) else { panic!("not sent") };
+        let Ok(arrived) = send_all(&parcel, &target, None, &mut here, &mut Progress::new(true)) else {
+            panic!("not sent")
+        };
         assert_eq!(fs::read_to_string(at("there/count")).unwrap(), "count");
         assert_eq!(fs::read_to_string(at("there/count.ckpt")).unwrap(), "count.ckpt");
         assert_eq!(fs::read_to_string(at("there/count.files/nowhere/other.so")).unwrap(), "other.so");
@@ -297,7 +324,17 @@ mod tests {
         ];
         assert_eq!(shown, expected.each_ref().map(|(path, at)| (*path, at.as_str())));
         assert_eq!(arrived.sent, "count".len() as u64 + "count.ckpt".len() as u64 + "other.so".len() as u64);
-        let Ok(again) = send_all(&parcel, &target, &mut here, &mut Progress::new(true)) else { panic!("not sent") };
+        let Ok(again) = send_all(&parcel, &target, None, &mut here, &mut Progress::new(true)) else {
+            panic!("not sent")
+        };
         assert_eq!((again.sent, again.shown.len()), (0, 2));
+
+        // The working directory is not there: it is shown as a whole, with what is in it.
+        let Ok(own) = send_all(&parcel, &target, Some("/nowhere"), &mut here, &mut Progress::new(true)) else {
+            panic!("not sent")
+        };
+        let shown: Vec<_> = own.shown.iter().map(|shown| (shown.path.as_str(), shown.read_only)).collect();
+        assert_eq!(shown, [("/nowhere", false)]);
+        assert_eq!(fs::read_to_string(at("there/count.files/nowhere/count")).unwrap(), "count");
     }
 }

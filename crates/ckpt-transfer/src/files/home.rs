@@ -19,15 +19,34 @@ const LINK: u32 = 0o120_000;
 
 /// The files of a program as they were here when it left, or when they were last brought back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Listed", into = "Listed")]
 pub struct Departed {
+    files: BTreeMap<PathBuf, FileEntry>,
+}
+
+/// As it is written down.
+#[derive(Serialize, Deserialize)]
+struct Listed {
     files: Vec<FileEntry>,
+}
+
+impl From<Listed> for Departed {
+    fn from(listed: Listed) -> Self {
+        Self::new(listed.files)
+    }
+}
+
+impl From<Departed> for Listed {
+    fn from(departed: Departed) -> Self {
+        Self { files: departed.files.into_values().collect() }
+    }
 }
 
 impl Departed {
     /// Remembers files as they are here now.
     #[must_use]
     pub fn new(files: Vec<FileEntry>) -> Self {
-        Self { files }
+        Self { files: files.into_iter().map(|file| (file.path.clone(), file)).collect() }
     }
 
     /// Reads what was written down in a job's directory; nothing where nothing was.
@@ -58,39 +77,39 @@ impl Departed {
         write().map_err(FilesError::io("write", path))
     }
 
-    fn by_path(&self) -> BTreeMap<&Path, &FileEntry> {
-        self.files.iter().map(|file| (file.path.as_path(), file)).collect()
-    }
-
     /// The files.
-    #[must_use]
-    pub fn files(&self) -> &[FileEntry] {
-        &self.files
+    pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
+        self.files.values()
     }
 
     /// Notes that a file is here now as it is there.
     fn update(&mut self, file: &FileEntry) {
-        self.files.retain(|known| known.path != file.path);
-        self.files.push(file.clone());
+        self.files.insert(file.path.clone(), file.clone());
     }
 
-    /// The directories that went along as wholes: only in these may new files appear.
-    fn trees(&self) -> Vec<&Path> {
-        let is_tree = |file: &&FileEntry| file.mode & 0o170_000 == DIRECTORY && file.role != FileRole::Code;
-        self.files.iter().filter(is_tree).map(|file| file.path.as_path()).collect()
+    /// Whether a file is another one there than it was here.
+    fn differs(&self, file: &FileEntry) -> bool {
+        let what = |file: &FileEntry| (file.mode & 0o170_777, file.hash.clone(), file.link.clone());
+        self.files.get(&file.path).is_none_or(|before| what(before) != what(file))
+    }
+
+    /// The outermost of the directories that went along as wholes in which a path is: only in these may new files appear.
+    fn tree_of<'a>(&self, path: &'a Path) -> Option<&'a Path> {
+        let is_tree = |path: &&Path| {
+            let entry = self.files.get(*path);
+            entry.is_some_and(|entry| entry.mode & 0o170_000 == DIRECTORY && entry.role != FileRole::Code)
+        };
+        path.ancestors().filter(is_tree).last()
     }
 
     /// Where a file may be written here because the program there has it: `None` if nowhere, else the directory below which no
     /// symbolic link is followed on the way to it.
-    fn root_of<'a>(&'a self, path: &'a Path) -> Option<&'a Path> {
-        let is_known = |file: &FileEntry| file.path == path && file.role != FileRole::Code;
+    fn root_of<'a>(&self, path: &'a Path) -> Option<&'a Path> {
         if !is_plain(path) {
             return None;
         }
-        let mut trees = self.trees();
-        trees.sort_by_key(|tree| tree.as_os_str().len());
-        let tree = trees.into_iter().find(|tree| path.starts_with(tree));
-        tree.or_else(|| self.files.iter().any(is_known).then(|| path.parent().unwrap_or(path)))
+        let is_known = || self.files.get(path).is_some_and(|file| file.role != FileRole::Code);
+        self.tree_of(path).or_else(|| is_known().then(|| path.parent().unwrap_or(path)))
     }
 }
 
@@ -99,10 +118,9 @@ impl Departed {
 /// # Errors
 /// When one cannot be read.
 pub fn conflicts(files: &[FileEntry], departed: &Departed, hashes: &mut Hashes) -> Result<Vec<PathBuf>, FilesError> {
-    let known = departed.by_path();
     let mut conflicts = Vec::new();
     for file in files.iter().filter(|file| file.role != FileRole::Code) {
-        let before = known.get(file.path.as_path()).copied();
+        let before = departed.files.get(&file.path);
         let is_there_as_it_left = before.is_some_and(|before| before.hash == file.hash && before.link == file.link);
         let is_directory = file.mode & 0o170_000 == DIRECTORY;
         if is_there_as_it_left || is_directory || departed.root_of(&file.path).is_none() {
@@ -159,10 +177,7 @@ pub fn bring_home(
     for file in sorted {
         // Where there is no root, it was not here when the program left: made there, outside of what went along. It stays there.
         let Some(root) = departed.root_of(&file.path).map(Path::to_path_buf) else { continue };
-        let known = departed.by_path();
-        let before = known.get(file.path.as_path());
-        if before.is_some_and(|before| (before.mode, &before.hash, &before.link) == (file.mode, &file.hash, &file.link))
-        {
+        if !departed.differs(file) {
             // The program has not changed it; here it may have been.
             continue;
         }
@@ -235,15 +250,14 @@ fn bring(file: &FileEntry, root: &Path, store: &Store, hashes: &mut Hashes) -> R
 
 /// Removes here what the program removed there, unless it was changed here since.
 fn remove_removed(files: &[FileEntry], departed: &Departed, hashes: &mut Hashes) -> Result<(), FilesError> {
-    let trees = departed.trees();
     let there: BTreeSet<&Path> = files.iter().map(|file| file.path.as_path()).collect();
     let is_gone = |file: &&FileEntry| file.role != FileRole::Code && !there.contains(file.path.as_path());
-    let mut gone: Vec<&FileEntry> = departed.files.iter().filter(is_gone).collect();
+    let mut gone: Vec<&FileEntry> = departed.files().filter(is_gone).collect();
     // What is in a directory before the directory.
     gone.sort_by(|one, other| other.path.cmp(&one.path));
     for file in gone {
         let path = file.path.as_path();
-        let Some(tree) = trees.iter().find(|tree| path.starts_with(tree) && path != **tree) else { continue };
+        let Some(tree) = departed.tree_of(path).filter(|tree| path != *tree) else { continue };
         let Ok(stat) = fs::symlink_metadata(path) else { continue };
         // Its directories are there then; that none of them is a link has to be seen.
         if make_way(tree, path).is_err() {

@@ -150,7 +150,7 @@ fn what_was_written_there_comes_home_and_conflicts_are_named() {
         fs::create_dir_all(elsewhere.join("sub")).unwrap();
         fs::write(elsewhere.join("out.txt"), "one\ntwo\n").unwrap();
         fs::write(elsewhere.join("sub/new"), "new").unwrap();
-        let mut files = departed.files().to_vec();
+        let mut files = departed.files().cloned().collect::<Vec<_>>();
         files.retain(|file| !file.path.ends_with("deep"));
         for (name, text) in [("out.txt", "one\ntwo\n"), ("sub/new", "new")] {
             let path = stage.path("work").join(name);
@@ -226,7 +226,7 @@ fn no_link_leads_out_at_home() {
     let home = |files: &[FileEntry], departed: &mut Departed| {
         bring_home(files, departed, &store, &mut Hashes::default(), true, true).map_err(|error| error.to_string())
     };
-    let mut hostile = departed.files().to_vec();
+    let mut hostile = departed.files().cloned().collect::<Vec<_>>();
     hostile.push(link(stage.path("work/way"), &outside));
     hostile.push(told(&stage, stage.path("work/way/passwd"), "mine"));
     assert!(home(&hostile, &mut departed).unwrap_err().contains("stands in the way"));
@@ -241,7 +241,7 @@ fn no_link_leads_out_at_home() {
     let mut departed = Departed::new(stage.manifest());
     fs::rename(stage.path("work/sub"), outside.join("sub")).unwrap();
     symlink(outside.join("sub"), stage.path("work/sub")).unwrap();
-    let gone: Vec<_> = departed.files().iter().filter(|file| !file.path.ends_with("deep")).cloned().collect();
+    let gone: Vec<_> = departed.files().filter(|file| !file.path.ends_with("deep")).cloned().collect();
     home(&gone, &mut departed).unwrap();
     assert!(outside.join("sub/deep").exists());
 }
@@ -250,7 +250,7 @@ fn no_link_leads_out_at_home() {
 fn what_only_changed_here_stays_as_it_is_here() {
     let stage = Stage::new();
     let mut departed = Departed::new(stage.manifest());
-    let there = departed.files().to_vec();
+    let there = departed.files().cloned().collect::<Vec<_>>();
     fs::write(stage.path("work/in.txt"), "edited while it was away").unwrap();
     fs::remove_file(stage.path("work/link")).unwrap();
     fs::write(stage.path("work/link"), "no link now").unwrap();

@@ -61,6 +61,8 @@ pub struct Parcel {
     pub files: Vec<Used>,
     /// Whether the program restores itself by `-r`.
     pub is_linked: bool,
+    /// Its working directory.
+    pub directory: PathBuf,
 }
 
 impl Parcel {
@@ -107,6 +109,7 @@ impl Parcel {
             return Err(Failure::new(Class::Failed, message).into());
         }
         let is_linked = holds(&program.path, MARK)?;
+        let directory = said.states.first().map(|state| state.process.cwd.clone()).unwrap_or_default();
         let image = Item::of(image, image, 0o600)?;
         let mut files = Vec::new();
         for file in said.layout.files.iter().filter(|file| is_needed(file)) {
@@ -115,7 +118,7 @@ impl Parcel {
             let item = Item::of(path, &file.path, permissions(file))?;
             files.push(Used { item, is_program, read_only: !is_written(&said, file.id) });
         }
-        Ok(Self { program, image, files, is_linked })
+        Ok(Self { program, image, files, is_linked, directory })
     }
 
     /// The program's name.

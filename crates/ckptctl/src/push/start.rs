@@ -12,12 +12,18 @@ use crate::failure::Failure;
 use crate::text;
 
 /// Starts it and gives the job's name there.
-pub fn start(parcel: &Parcel, there: &There, arrived: &Arrived) -> anyhow::Result<String> {
+pub fn start(job: Option<&str>, parcel: &Parcel, there: &There, arrived: &Arrived) -> anyhow::Result<String> {
     let name = parcel.name();
     let program = format!("./{name}");
-    let mut command = vec!["run", "--detach", "--json", "--directory", there.directory.as_str(), "--"];
+    let restores_itself = arrived.shown.is_empty() && parcel.is_linked;
+    let mut command = vec!["run", "--detach", "--json", "--directory", there.directory.as_str()];
+    // Else it would be called after the program that restores it.
+    if let Some(job) = job.or_else(|| (!restores_itself).then_some(name.as_str())) {
+        command.extend(["--name", job]);
+    }
+    command.push("--");
     let shown: Vec<String> = arrived.shown.iter().map(|shown| format!("{}={}", shown.path, shown.at)).collect();
-    if arrived.shown.is_empty() && parcel.is_linked {
+    if restores_itself {
         command.extend([program.as_str(), "-r"]);
     } else {
         // As `-r` does, but with the files that lie elsewhere there.
