@@ -105,9 +105,23 @@ impl<'a> Journey<'a> {
         let counted = self.case.wait_until("it goes on counting", || self.counted() >= wanted);
         counted.with_context(|| {
             let shown = self.terminal.screen().text();
-            let tail: Vec<&str> = shown.lines().rev().take(8).collect();
-            format!("{:?}, the last lines {tail:?}", self.copies())
+            format!("{:?}, the last lines {:?}, {}", self.copies(), tail(&shown), self.moves())
         })
+    }
+
+    /// What was written down of moves, here and there.
+    pub fn moves(&self) -> String {
+        let hosts = [&self.network.alpha, &self.network.beta];
+        let homes = hosts.map(|host| (host.name.as_str(), host.home()));
+        let mut told = String::new();
+        for (name, home) in [("local", self.case.dir().to_owned())].into_iter().chain(homes) {
+            let jobs = fs::read_dir(home.join(".local/state/ckptctl/jobs")).into_iter().flatten().flatten();
+            for job in jobs.filter(|job| job.file_name().to_string_lossy().contains(&self.job)) {
+                let log = fs::read_to_string(job.path().join("moves.log")).unwrap_or_default();
+                told += &format!("{name}, {}:\n{log}", job.file_name().display());
+            }
+        }
+        told
     }
 
     /// Waits until its terminal shows a text.
@@ -161,7 +175,7 @@ pub fn input() -> String {
 
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(12)..].join("\n")
+    lines[lines.len().saturating_sub(8)..].join("\n")
 }
 
 /// What a program that counts has printed.

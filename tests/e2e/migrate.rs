@@ -198,7 +198,7 @@ fn pipes(case: &Case) -> Result<()> {
     let mut run = case.start_with_stdin(&mut command)?;
     run.wait_for_text("\na 10 ")?;
     for host in ["alpha", "local"] {
-        run.write(format!("before {host}\n").as_bytes())?;
+        run.write(format!("before {host}\n").as_bytes()).with_context(|| run.streams())?;
         done(case, &["migrate", JOB, host])?;
         ensure!(network.copies(&mark).running_on() == [host], "{:?}", network.copies(&mark));
         run.write(format!("at {host}\n").as_bytes())?;
@@ -248,7 +248,10 @@ fn device(case: &Case) -> Result<()> {
     let pid = journey.copies().0[0].pid;
     let refused = case.run(&mut journey.verb(&["migrate", JOB, "alpha"]))?;
     refused.expect_refusal(&[3], &["fuse", "device"])?;
-    ensure!(journey.copies().0[0].pid == pid && !network.alpha.home().join(".local").exists(), "something was begun");
+    let jobs = network.alpha.home().join(".local/state/ckptctl/jobs");
+    let is_begun = || fs::read_dir(&jobs).is_ok_and(|mut jobs| jobs.next().is_some());
+    case.wait_until("nothing is left of it there", || !is_begun())?;
+    ensure!(journey.copies().0[0].pid == pid, "{:?}", journey.copies());
     journey.end("quit 0\n", Ending::Exited(0)).map(drop)
 }
 

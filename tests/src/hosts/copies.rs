@@ -31,6 +31,12 @@ pub struct Copy {
 }
 
 impl Copy {
+    /// How far it has counted.
+    #[must_use]
+    pub fn number(&self) -> Option<u64> {
+        self.name.strip_prefix('n')?.parse().ok()
+    }
+
     /// Neither stopped, nor held, nor dead.
     #[must_use]
     pub fn runs(&self) -> bool {
@@ -119,8 +125,10 @@ impl Watch {
             let mut last = BTreeMap::new();
             while !told.load(Ordering::Relaxed) {
                 for copy in Copies::of(&word, &hosts).0 {
-                    let before = last.insert(copy.pid, copy.name.clone());
-                    let has_counted = before.is_some_and(|before| before != copy.name);
+                    // One that is being built is given the name that it had.
+                    let Some(number) = copy.number() else { continue };
+                    let before = last.insert(copy.pid, number);
+                    let has_counted = before.is_some_and(|before| before != number);
                     if has_counted && counted.last().is_none_or(|last| last.pid != copy.pid) {
                         counted.push(copy);
                     }
