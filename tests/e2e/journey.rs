@@ -28,6 +28,8 @@ pub struct Journey<'a> {
     pub run: Running,
     /// The word among the program's arguments by which its processes are found.
     pub mark: String,
+    /// More options of `migrate`.
+    pub with: Vec<String>,
     watch: Watch,
 }
 
@@ -46,6 +48,10 @@ impl<'a> Journey<'a> {
         let (program, arguments) = traveller;
         let directory = case.make_dir(job)?;
         case.write(format!("{job}/input"), input())?;
+        case.make_dir(&format!("{job}/modules"))?;
+        for number in 0..4 {
+            case.write(format!("{job}/modules/later{number}.py"), "answer = 42\n")?;
+        }
         let mark = case.path(format!("mark-{job}")).display().to_string();
         let mut command = case.ckptctl(["run", "--name", job, "--"]);
         command.arg(case.stage().program(program)?).arg(&mark).args(arguments).current_dir(directory);
@@ -53,7 +59,7 @@ impl<'a> Journey<'a> {
         terminal.resize(SIZE.0, SIZE.1)?;
         let watch = network.watch(&mark);
         let run = case.start_on(&mut terminal, &command)?;
-        let journey = Self { case, network, job: job.to_owned(), terminal, run, mark, watch };
+        let journey = Self { case, network, job: job.to_owned(), terminal, run, mark, with: Vec::new(), watch };
         journey.see_it_count(10)?;
         Ok(journey)
     }
@@ -70,7 +76,8 @@ impl<'a> Journey<'a> {
 
     /// Moves it, sees that it is there and nowhere else, and that it goes on. Gives the report.
     pub fn migrate(&self, host: &str) -> Result<Value> {
-        let moved = self.case.run(&mut self.verb(&["migrate", &self.job, host, "--json"]))?.expect(0)?.json()?;
+        let mut migrate = self.verb(&["migrate", &self.job, host, "--json"]);
+        let moved = self.case.run(migrate.args(&self.with))?.expect(0)?.json()?;
         ensure!(moved["to"] == host, "{moved}");
         self.is_only_on(host)?;
         self.see_it_count(10)?;
@@ -151,7 +158,8 @@ impl<'a> Journey<'a> {
     pub fn ended(mut self, ending: Ending) -> Result<Transcript> {
         let ended = self.run.wait()?;
         let shown = self.terminal.screen().text();
-        ensure!(ended == ending, "{ended:?} and not {ending:?}: {}", tail(&shown));
+        let failed: Vec<&str> = shown.lines().filter(|line| line.contains("FAIL ")).take(3).collect();
+        ensure!(ended == ending, "{ended:?} and not {ending:?}: {failed:?} {}", tail(&shown));
         let left = self.copies();
         ensure!(left.0.is_empty(), "still there: {left:?}");
         let counted = self.watch.finish()?;

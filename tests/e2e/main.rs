@@ -18,7 +18,6 @@ mod journey;
 mod languages;
 mod logins;
 mod memory;
-mod menu;
 mod migrate;
 mod other_kernel;
 mod process;

@@ -32,12 +32,22 @@ pub fn add(suite: &mut Suite) {
     suite.add("migrate::connected_socket", Whos::Both, connected_socket);
     suite.add("migrate::device", Whos::Both, device);
     suite.add("migrate::copying_goes_on", Whos::User, copying_goes_on);
+    suite.add("migrate::no_room_for_files", Whos::User, no_room_for_files);
 }
 
 /// The walk of the issue: there, on to another one, and home, seen from the terminal that it was started in.
 fn walk(case: &Case, traveller: Traveller<'_>, threads: &str) -> Result<()> {
     let network = Network::make(case)?;
-    let mut journey = Journey::start(case, &network, traveller)?;
+    let (program, arguments) = traveller;
+    // What it has not opened yet: in its directory, and elsewhere, which has to be said.
+    let library = case.make_dir("library")?;
+    for number in 0..4 {
+        case.write(format!("library/other{number}.py"), "answer = 42\n")?;
+    }
+    let (with, argument) = (library.display().to_string(), format!("library={}", library.display()));
+    let arguments: Vec<&str> = arguments.iter().copied().chain([argument.as_str()]).collect();
+    let mut journey = Journey::start(case, &network, (program, &arguments))?;
+    journey.with = vec!["--with".to_owned(), with];
     journey.press("here\n")?;
     journey.see("typed: here")?;
 
@@ -249,8 +259,7 @@ fn device(case: &Case) -> Result<()> {
     let refused = case.run(&mut journey.verb(&["migrate", JOB, "alpha"]))?;
     refused.expect_refusal(&[3], &["fuse", "device"])?;
     let jobs = network.alpha.home().join(".local/state/ckptctl/jobs");
-    let is_begun = || fs::read_dir(&jobs).is_ok_and(|mut jobs| jobs.next().is_some());
-    case.wait_until("nothing is left of it there", || !is_begun())?;
+    case.wait_until("nothing is left of it there", || !jobs.join(JOB).exists())?;
     ensure!(journey.copies().0[0].pid == pid, "{:?}", journey.copies());
     journey.end("quit 0\n", Ending::Exited(0)).map(drop)
 }
@@ -284,4 +293,23 @@ fn copying_goes_on(case: &Case) -> Result<()> {
     ensure!((SIZE / 4..SIZE * 3 / 4).contains(&copied), "{report}");
     journey.press("quit 0\n")?;
     journey.ended(Ending::Exited(0)).map(drop)
+}
+
+/// The disk there has room for ckptctl, and none for the program's files.
+fn no_room_for_files(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    network.introduce_as(case, &network.entry("narrow", "narrow", network.alpha.address), &network.alpha.known())?;
+    let journey = Journey::start_as(case, &network, JOB, ("traveller", &[]))?;
+    let mut noise = vec![0; 40 << 20];
+    fs::File::open("/dev/urandom")?.read_exact(&mut noise)?;
+    case.write(format!("{JOB}/large"), &noise)?;
+    let pid = journey.copies().0[0].pid;
+    let refused = case.run(&mut journey.verb(&["migrate", JOB, "narrow", "--json"]))?;
+    let told = refused.json()?["error"].as_str().unwrap_or_default().to_lowercase();
+    ensure!(refused.ending != Ending::Exited(0) && (told.contains("disk") || told.contains("space")), "{refused:?}");
+    journey.see_it_count(10)?;
+    ensure!(journey.copies().0.len() == 1 && journey.copies().0[0].pid == pid, "{:?}", journey.copies());
+    let transcript = journey.end("quit 0\n", Ending::Exited(0))?;
+    ensure!(transcript.hosts == [this_machine()?], "{:?}", transcript.hosts);
+    Ok(())
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""As traveller.c, in Python with two threads: `traveller_python MARK`. Modules are imported, and files opened, after each move as well."""
+"""As traveller.c, in Python with two threads: `traveller_python MARK [library=DIRECTORY]`. On every machine it imports a module more from its
+own directory, and one from the library."""
 import importlib
 import os
 import select
@@ -9,7 +10,8 @@ import termios
 import threading
 import time
 
-LATER = ["json", "decimal", "csv", "uuid", "sqlite3", "zipfile", "statistics", "xml.dom.minidom"]
+LIBRARY = [word.partition("=")[2] for word in sys.argv if word.startswith("library=")]
+sys.path += [os.getcwd() + "/modules"] + LIBRARY
 leave = threading.Event()
 status = 0
 lock = threading.Lock()
@@ -48,7 +50,8 @@ def count():
 
 def imports_module(name):
     try:
-        importlib.import_module(name)
+        if importlib.import_module(name).answer != 42:
+            fail(f"import {name}: another one")
     except ImportError as error:
         fail(f"import {name}: {error}")
 
@@ -63,7 +66,7 @@ thread = threading.Thread(target=count)
 thread.start()
 trail = open("trail", "a")
 source = open("input", "rb", buffering=0)
-number, typed, host, pid = 0, b"", "", os.getpid()
+number, typed, host, moves, pid = 0, b"", "", 0, os.getpid()
 big = {i: str(i) * 3 for i in range(20000)}
 since = time.monotonic()
 while not leave.is_set() and time.monotonic() < since + 300:
@@ -72,8 +75,10 @@ while not leave.is_set() and time.monotonic() < since + 300:
         comm.write(f"n{number}")
     if os.uname().nodename != host:
         host = os.uname().nodename
-        if LATER:
-            imports_module(LATER.pop(0))
+        imports_module(f"later{moves}")
+        if LIBRARY:
+            imports_module(f"other{moves}")
+        moves += 1
         with open(f"was-on-{host}", "w") as note:
             note.write("here\n")
     if os.getpid() != pid:

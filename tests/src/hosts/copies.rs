@@ -20,6 +20,8 @@ const HOME: &str = "local";
 pub struct Copy {
     /// Its id as this machine sees it.
     pub pid: i32,
+    /// When it was made, in ticks since this machine came up: a number may be given again.
+    pub started: u64,
     /// The name of its host.
     pub host: String,
     /// Its name, by which it counts.
@@ -31,6 +33,11 @@ pub struct Copy {
 }
 
 impl Copy {
+    /// Whether it is the same process.
+    fn is(&self, other: &Self) -> bool {
+        (self.pid, self.started) == (other.pid, other.started)
+    }
+
     /// How far it has counted.
     #[must_use]
     pub fn number(&self) -> Option<u64> {
@@ -84,8 +91,10 @@ fn look_at(pid: i32, hosts: &BTreeMap<String, String>) -> Option<Copy> {
     if is_ckptctl {
         return None;
     }
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     Some(Copy {
         pid,
+        started: stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?,
         host: host_of(pid, hosts)?,
         name: value("Name")?,
         state: value("State")?.chars().next()?,
@@ -127,9 +136,9 @@ impl Watch {
                 for copy in Copies::of(&word, &hosts).0 {
                     // One that is being built is given the name that it had.
                     let Some(number) = copy.number() else { continue };
-                    let before = last.insert(copy.pid, number);
+                    let before = last.insert((copy.pid, copy.started), number);
                     let has_counted = before.is_some_and(|before| before != number);
-                    if has_counted && counted.last().is_none_or(|last| last.pid != copy.pid) {
+                    if has_counted && counted.last().is_none_or(|last| !last.is(&copy)) {
                         counted.push(copy);
                     }
                 }
@@ -149,7 +158,7 @@ impl Watch {
         let thread = self.thread.take().map(JoinHandle::join);
         let counted = thread.and_then(Result::ok).ok_or_else(|| anyhow!("the watch fell over"))?;
         for (index, copy) in counted.iter().enumerate() {
-            let again = counted[..index].iter().any(|earlier| earlier.pid == copy.pid);
+            let again = counted[..index].iter().any(|earlier| earlier.is(copy));
             ensure!(!again, "two copies lived at the same time: {counted:?}");
         }
         Ok(counted)
