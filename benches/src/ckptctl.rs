@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::program::{self, FirstInstruction};
+use crate::program::{self, Contents, FirstInstruction};
 
 /// Names another binary than the workspace's release build.
 const BINARY: &str = "CKPTCTL_BIN";
@@ -106,6 +106,68 @@ impl Ckptctl {
         let first = FirstInstruction::take(dir)?;
         let took = first.at.checked_sub(began).context("the machine's clock was set back during a restore")?;
         Ok(Restore { took, is_in_nest: first.is_in_nest })
+    }
+}
+
+/// A job of a user whose home directory is elsewhere.
+#[derive(Debug)]
+pub struct Job<'a> {
+    ckptctl: &'a Ckptctl,
+    home: &'a Path,
+    name: &'a str,
+}
+
+impl Ckptctl {
+    /// The job of that name.
+    pub fn job<'a>(&'a self, home: &'a Path, name: &'a str) -> Job<'a> {
+        Job { ckptctl: self, home, name }
+    }
+}
+
+impl Job<'_> {
+    /// Starts the measured program as the job, and waits until it has filled its memory.
+    pub fn start(&self, dir: &Path, bytes: u64, contents: Contents) -> Result<()> {
+        let program = program::own_executable()?;
+        let mut run = self.command(&["run", "--detach", "--json", "--name", self.name, "--"]);
+        run.arg(program).arg("program").arg(dir).arg(bytes.to_string()).arg(contents.name()).current_dir(dir);
+        json(&run.output().context("run ckptctl")?)?;
+        program::wait_until_ready(dir, || Ok(()))
+    }
+
+    /// Checkpoints it into `image`, not compressed; gives the size.
+    pub fn checkpoint(&self, image: &Path) -> Result<u64> {
+        let mut checkpoint = self.command(&["checkpoint", self.name, "--json", "-o"]);
+        let report = json(&checkpoint.arg(image).output().context("run ckptctl")?)?;
+        report["bytes"].as_u64().context("the checkpoint's report has no size")
+    }
+
+    /// Moves it; gives the downtime.
+    pub fn migrate(&self, host: &str) -> Result<Duration> {
+        let report = json(&self.command(&["migrate", self.name, host, "--json"]).output().context("run ckptctl")?)?;
+        let downtime = report["downtime"].as_f64().context("the move's report has no downtime")?;
+        Ok(Duration::from_secs_f64(downtime))
+    }
+
+    /// Ends it, and forgets it.
+    pub fn end(&self) -> Result<()> {
+        for verb in [&["stop", self.name, "--json"][..], &["rm", self.name, "--json"]] {
+            json(&self.command(verb).output().context("run ckptctl")?)?;
+        }
+        Ok(())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.ckptctl.path);
+        command.args(arguments).env_clear().env("HOME", self.home).env("PATH", "/usr/bin:/bin");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+}
+
+impl Drop for Job<'_> {
+    fn drop(&mut self) {
+        // Where the bench fails, the program must not spin for ever; most often there is none any more.
+        let _ = self.command(&["stop", self.name, "--signal", "KILL"]).output();
     }
 }
 

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Measures how long ckptctl takes to checkpoint and restore, next to plain writes and reads of as many bytes.
+use crate::program::Contents;
+
+/// Measures how long ckptctl takes to checkpoint, restore and migrate, next to plain writes and reads, and scp, of as many bytes.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
@@ -23,6 +25,9 @@ pub struct Figures {
     /// Memory of the measured programs, in MiB
     #[arg(long, value_delimiter = ',', default_value = "1,16,1024", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub sizes: Vec<u64>,
+    /// Memory of the programs that are moved, in MiB; 0 moves none
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+    pub moved: u64,
     /// How often everything is measured; the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
@@ -33,7 +38,7 @@ pub struct Figures {
 pub enum Role {
     /// The program that is checkpointed and restored
     #[command(hide = true)]
-    Program { dir: PathBuf, bytes: u64 },
+    Program { dir: PathBuf, bytes: u64, contents: Contents },
     /// The limit of a checkpoint
     #[command(hide = true)]
     Write { file: PathBuf, bytes: u64 },

@@ -7,11 +7,14 @@ mod cli;
 mod limit;
 mod machine;
 mod measure;
+mod migration;
 mod program;
 mod report;
 mod scratch;
+mod server;
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -20,14 +23,17 @@ use crate::ckptctl::Ckptctl;
 use crate::cli::{Cli, Figures, Role};
 use crate::machine::Machine;
 use crate::measure::Measured;
+use crate::migration::Moved;
+use crate::program::Contents;
 use crate::report::Report;
 use crate::scratch::Scratch;
+use crate::server::Server;
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
     match cli.role {
         None => measure(&cli.figures),
-        Some(Role::Program { dir, bytes }) => program::run(&dir, bytes),
+        Some(Role::Program { dir, bytes, contents }) => program::run(&dir, bytes, contents),
         Some(Role::Write { file, bytes }) => limit::write_here(&file, bytes),
         Some(Role::Read { file }) => limit::read_here(&file),
         Some(Role::Sweep { dir }) => scratch::sweep(&dir),
@@ -41,7 +47,7 @@ fn measure(figures: &Figures) -> Result<()> {
     sizes.sort_unstable_by(|one, other| other.cmp(one));
     sizes.dedup();
     let machine = Machine::read()?;
-    let largest = sizes.first().copied().context("name at least one size")?;
+    let largest = sizes.iter().copied().chain([figures.moved << 20]).max().context("name at least one size")?;
     let needed = largest.saturating_mul(5);
     ensure!(
         machine.available_bytes > needed,
@@ -60,8 +66,29 @@ fn measure(figures: &Figures) -> Result<()> {
         measured.push(measure::measure(&ckptctl, &dir, bytes, figures.rounds)?);
         fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
     }
+    let moved = moves(&ckptctl, scratch.path(), figures.moved << 20)?;
     drop(scratch);
     measured.reverse();
-    let report = Report::new(machine, &ckptctl, figures.rounds, measured)?;
+    let report = Report::new(machine, &ckptctl, figures.rounds, measured, moved)?;
     if figures.json { report.print_json() } else { report.print() }
+}
+
+/// Moves programs to a server on this machine, if it can have one.
+fn moves(ckptctl: &Ckptctl, scratch: &Path, bytes: u64) -> Result<Vec<Moved>> {
+    if bytes == 0 {
+        return Ok(Vec::new());
+    }
+    let Some(server) = Server::start(scratch)? else {
+        eprintln!("no program is moved: there is no sshd here; install openssh-server");
+        return Ok(Vec::new());
+    };
+    let mut moved = Vec::new();
+    for contents in [Contents::Incompressible, Contents::Compressible] {
+        eprintln!("moving a program of {} MiB, {} ...", bytes >> 20, contents.name());
+        let dir = scratch.join(contents.name());
+        fs::create_dir(&dir).with_context(|| format!("make {}", dir.display()))?;
+        moved.push(migration::measure(ckptctl, &server, &dir, bytes, contents)?);
+        fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+    }
+    Ok(moved)
 }

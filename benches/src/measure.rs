@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::ckptctl::Ckptctl;
 use crate::limit::{plain_read, plain_write};
-use crate::program::{self, Program};
+use crate::program::{self, Contents, Program};
 
 /// How often the peak memory is read; the highest counts.
 const PEAKS: u32 = 3;
@@ -44,7 +44,7 @@ pub struct Measured {
 pub fn measure(ckptctl: &Ckptctl, dir: &Path, bytes: u64, rounds: u32) -> Result<Measured> {
     let image = dir.join("image");
     let plain = dir.join("plain");
-    let running = Program::start(dir, bytes)?;
+    let running = Program::start(dir, bytes, Contents::Incompressible)?;
 
     let image_bytes = ckptctl.checkpoint(running.pid(), &image)?.image_bytes;
     running.hold()?;
@@ -94,11 +94,13 @@ fn remove(image: &Path) -> Result<()> {
     std::fs::remove_file(image).with_context(|| format!("remove {}", image.display()))
 }
 
-fn median_seconds(durations: &[Duration]) -> f64 {
+/// The median, in seconds.
+pub fn median_seconds(durations: &[Duration]) -> f64 {
     median(durations.iter().map(Duration::as_secs_f64).collect())
 }
 
-fn median_ratio(ours: &[Duration], limits: &[Duration]) -> f64 {
+/// The median of the ratios of pairs.
+pub fn median_ratio(ours: &[Duration], limits: &[Duration]) -> f64 {
     median(ours.iter().zip(limits).map(|(our, limit)| our.as_secs_f64() / limit.as_secs_f64()).collect())
 }
 

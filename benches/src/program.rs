@@ -8,7 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use serde::Serialize;
 
 /// The program has filled its memory and runs.
 const READY: &str = "ready";
@@ -20,13 +22,41 @@ const FIRST: &str = "first-instruction";
 /// How long filling the memory may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The program: holds incompressible memory and runs without a rest until it is told that it has been restored.
-pub fn run(dir: &Path, bytes: u64) -> Result<()> {
+/// What the program's memory holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Contents {
+    /// No codec makes it smaller.
+    Incompressible,
+    /// Every word four times: as much as lz4 finds in ordinary data.
+    Compressible,
+}
+
+impl Contents {
+    /// Each word comes so often.
+    fn repeats(self) -> usize {
+        match self {
+            Self::Incompressible => 1,
+            Self::Compressible => 4,
+        }
+    }
+
+    /// As it is given on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Incompressible => "incompressible",
+            Self::Compressible => "compressible",
+        }
+    }
+}
+
+/// The program: holds memory and runs without a rest until it is told that it has been restored.
+pub fn run(dir: &Path, bytes: u64, contents: Contents) -> Result<()> {
     // What the bench itself was started with (a pipe of make or cargo, say) is not the program's.
     ckpt_trace::sys::close_range(3, u32::MAX);
     // The bench may be killed; the program must not spin for ever.
     set_parent_process_death_signal(Some(Signal::KILL)).context("ask for the parent's death")?;
-    let memory = incompressible(bytes)?;
+    let memory = filled(bytes, contents)?;
     let go = dir.join(GO);
     fs::write(dir.join(READY), "").context("say that the memory is filled")?;
     // In this order a restore into any place of the loop tells the truth: the clock is read after `go` was seen, and
@@ -41,8 +71,13 @@ pub fn run(dir: &Path, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Memory that no codec makes smaller, every page of it touched (xorshift64, Marsaglia 2003).
+/// Memory that no codec makes smaller, every page of it touched.
 pub fn incompressible(bytes: u64) -> Result<Vec<u8>> {
+    filled(bytes, Contents::Incompressible)
+}
+
+/// Memory, every page of it touched (xorshift64, Marsaglia 2003).
+fn filled(bytes: u64, contents: Contents) -> Result<Vec<u8>> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let bytes = usize::try_from(bytes).context("the size does not fit into memory")?;
     let mut memory = Vec::with_capacity(bytes);
@@ -50,8 +85,10 @@ pub fn incompressible(bytes: u64) -> Result<Vec<u8>> {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        let word = state.to_ne_bytes();
-        memory.extend_from_slice(&word[..word.len().min(bytes - memory.len())]);
+        for _ in 0..contents.repeats() {
+            let word = state.to_ne_bytes();
+            memory.extend_from_slice(&word[..word.len().min(bytes - memory.len())]);
+        }
     }
     Ok(memory)
 }
@@ -75,11 +112,12 @@ pub struct Program {
 
 impl Program {
     /// Starts it, and waits until it has filled its memory.
-    pub fn start(dir: &Path, bytes: u64) -> Result<Self> {
+    pub fn start(dir: &Path, bytes: u64, contents: Contents) -> Result<Self> {
         let child = Command::new(own_executable()?)
             .arg("program")
             .arg(dir)
             .arg(bytes.to_string())
+            .arg(contents.name())
             // It is to begin with three plain descriptors and nothing of the bench's surroundings.
             .env_clear()
             .stdin(Stdio::null())
@@ -89,16 +127,10 @@ impl Program {
             .context("start the program")?;
         let pid = Pid::from_child(&child);
         let mut program = Self { child, pid };
-        let deadline = Instant::now() + PATIENCE;
-        while !dir.join(READY).exists() {
-            if let Some(status) = program.child.try_wait().context("look at the program")? {
-                bail!("the program ended before it was measured: {status}");
-            }
-            if Instant::now() > deadline {
-                bail!("the program did not fill its memory in {} s", PATIENCE.as_secs());
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
+        wait_until_ready(dir, || match program.child.try_wait().context("look at the program")? {
+            Some(status) => bail!("the program ended before it was measured: {status}"),
+            None => Ok(()),
+        })?;
         Ok(program)
     }
 
@@ -125,6 +157,19 @@ impl Drop for Program {
             eprintln!("process {} could not be ended: {error}", self.pid());
         }
     }
+}
+
+/// Waits until the program in `dir` has filled its memory; `look` says that it still can.
+pub fn wait_until_ready(dir: &Path, mut look: impl FnMut() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !dir.join(READY).exists() {
+        look()?;
+        if Instant::now() > deadline {
+            bail!("the program did not fill its memory in {} s", PATIENCE.as_secs());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// From now on a restored program tells when it runs.

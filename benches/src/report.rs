@@ -10,6 +10,8 @@ use serde::Serialize;
 use crate::ckptctl::Ckptctl;
 use crate::machine::Machine;
 use crate::measure::Measured;
+use crate::migration::Moved;
+use crate::program::Contents;
 
 const SMALL: u64 = 1 << 20;
 const LARGE: u64 = 1 << 30;
@@ -23,6 +25,7 @@ pub struct Report {
     is_root: bool,
     rounds: u32,
     programs: Vec<Measured>,
+    moves: Vec<Moved>,
     targets: Vec<Target>,
 }
 
@@ -42,14 +45,22 @@ enum Unit {
     Seconds,
     Ratio,
     Bytes,
+    /// A ratio that is the better the larger it is.
+    Speed,
 }
 
 impl Report {
     /// Compares the figures with the targets.
-    pub fn new(machine: Machine, ckptctl: &Ckptctl, rounds: u32, programs: Vec<Measured>) -> Result<Self> {
-        let targets = programs.iter().flat_map(targets).collect();
+    pub fn new(
+        machine: Machine,
+        ckptctl: &Ckptctl,
+        rounds: u32,
+        programs: Vec<Measured>,
+        moves: Vec<Moved>,
+    ) -> Result<Self> {
+        let targets = programs.iter().flat_map(targets).chain(moves.iter().map(move_target)).collect();
         let is_root = rustix::process::geteuid().is_root();
-        Ok(Self { machine, ckptctl: ckptctl.path().canonicalize()?, is_root, rounds, programs, targets })
+        Ok(Self { machine, ckptctl: ckptctl.path().canonicalize()?, is_root, rounds, programs, moves, targets })
     }
 
     /// One JSON object.
@@ -97,9 +108,50 @@ impl Report {
         row("  with a nest", &|one| if one.is_in_nest { "yes" } else { "no" }.to_owned());
         row("peak memory of ckptctl checkpoint", &|one| bytes(as_f64(one.peak_bytes)));
         row("image beyond the program's memory", &|one| bytes(overhead(one)));
+        lines.extend(self.move_lines());
         lines.push(String::new());
         lines.extend(self.targets.iter().map(Target::line));
         lines.join("\n") + "\n"
+    }
+}
+
+impl Report {
+    fn move_lines(&self) -> Vec<String> {
+        if self.moves.is_empty() {
+            return Vec::new();
+        }
+        let mut lines = vec![String::new()];
+        let mut row = |name: &str, value: &dyn Fn(&Moved) -> String| {
+            let mut line = format!("{name:<40}");
+            for one in &self.moves {
+                let _ = write!(line, "{:>18}", value(one));
+            }
+            lines.push(line);
+        };
+        row("migrate to sshd on loopback, memory", &|one| bytes(as_f64(one.program_bytes)));
+        row("  which is", &|one| one.contents.name().to_owned());
+        row("migrate, from its start to its end", &|one| seconds(one.migrate_seconds));
+        row("  of which the program stood still", &|one| seconds(one.downtime_seconds));
+        row("  scp of its image", &|one| seconds(one.scp_seconds));
+        row("  bytes per second, migrate / scp", &|one| format!("{:.2}", one.migrate_to_scp));
+        row("  the same of the downtime alone", &|one| format!("{:.2}", one.downtime_to_scp));
+        lines
+    }
+}
+
+/// What is promised for a move.
+fn move_target(one: &Moved) -> Target {
+    let limit = match one.contents {
+        Contents::Incompressible => 1.0,
+        Contents::Compressible => 1.5,
+    };
+    let size = bytes(as_f64(one.program_bytes));
+    Target {
+        what: format!("{size}, {}: bytes/s, migrate / scp", one.contents.name()),
+        measured: one.migrate_to_scp,
+        limit,
+        unit: Unit::Speed,
+        is_met: one.migrate_to_scp >= limit,
     }
 }
 
@@ -134,6 +186,7 @@ impl Target {
             Unit::Seconds => (seconds(self.measured), format!("under {}", seconds(self.limit))),
             Unit::Bytes => (bytes(self.measured), format!("under {}", bytes(self.limit))),
             Unit::Ratio => (format!("{:.2}", self.measured), format!("at most {:.2}", self.limit)),
+            Unit::Speed => (format!("{:.2}", self.measured), format!("at least {:.2}", self.limit)),
         };
         let verdict = if self.is_met { "met" } else { "MISSED" };
         format!("target  {:<46}{limit:>18}{measured:>12}   {verdict}", self.what)
@@ -194,6 +247,22 @@ mod tests {
         assert_eq!(verdicts(SMALL), [true, false, true, true]);
         assert_eq!(verdicts(16 << 20), [true]);
         assert_eq!(verdicts(LARGE), [true, false, true]);
+    }
+
+    #[test]
+    fn a_move_must_be_faster_where_memory_can_be_compressed() {
+        let moved = |contents, migrate_to_scp| Moved {
+            program_bytes: LARGE,
+            contents,
+            image_bytes: LARGE,
+            scp_seconds: 1.0,
+            migrate_seconds: 1.0,
+            downtime_seconds: 1.0,
+            migrate_to_scp,
+            downtime_to_scp: 1.0,
+        };
+        assert!(move_target(&moved(Contents::Incompressible, 1.0)).is_met);
+        assert!(!move_target(&moved(Contents::Compressible, 1.4)).is_met);
     }
 
     #[test]

@@ -7,12 +7,17 @@
 mod bad_input;
 mod departure;
 mod driver;
+mod faults;
 mod files;
+mod hosts;
 mod identity;
 mod image_edit;
 mod jobs;
+mod journey;
 mod languages;
+mod logins;
 mod memory;
+mod migrate;
 mod other_kernel;
 mod process;
 mod refusals;
@@ -53,6 +58,10 @@ fn main() -> ExitCode {
     timers::add(&mut suite);
     process::add(&mut suite);
     files::add(&mut suite);
+    hosts::add(&mut suite);
+    logins::add(&mut suite);
+    migrate::add(&mut suite);
+    faults::add(&mut suite);
     terminal::add(&mut suite);
     languages::add(&mut suite);
     identity::add(&mut suite);

@@ -334,8 +334,16 @@ impl Case {
     ///
     /// # Errors
     /// When it does not come true before the case's deadline.
-    pub fn wait_until(&self, what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
-        let limit = self.deadline.min(Instant::now() + Duration::from_secs(30));
+    pub fn wait_until(&self, what: &str, is_so: impl FnMut() -> bool) -> Result<()> {
+        self.wait_within(Duration::from_secs(30), what, is_so)
+    }
+
+    /// Waits for a condition for at most as long.
+    ///
+    /// # Errors
+    /// When it does not come true before that, or before the case's deadline.
+    pub fn wait_within(&self, limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
+        let limit = self.deadline.min(Instant::now() + limit);
         while !is_so() {
             if Instant::now() > limit {
                 bail!("waited in vain until {what}");
@@ -385,17 +393,22 @@ impl Case {
 
 impl Drop for Case {
     fn drop(&mut self) {
-        let mark = format!("{GO}={}", self.path("go").display());
-        // Twice: what was killed may have just started another one.
-        for _ in 0..2 {
-            for pid in marked(&mark) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
+        end_marked(self.dir());
+    }
+}
+
+/// Ends every process that was started by a case in this directory.
+pub(crate) fn end_marked(directory: &Path) {
+    let mark = format!("{GO}={}/", directory.display());
+    // Twice: what was killed may have just started another one.
+    for _ in 0..2 {
+        for pid in marked(&mark) {
+            let _ = kill_process(pid, Signal::KILL);
         }
     }
 }
 
-/// The processes whose environment holds this case's unique path: all of them started by it.
+/// The processes whose environment holds a case's unique path: all of them started by it.
 fn marked(mark: &str) -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
@@ -403,7 +416,7 @@ fn marked(mark: &str) -> Vec<Pid> {
     pids.filter(|pid| Some(*pid) != own)
         .filter(|pid| {
             fs::read(format!("/proc/{pid}/environ"))
-                .is_ok_and(|environ| environ.split(|b| *b == 0).any(|v| v == mark.as_bytes()))
+                .is_ok_and(|environ| environ.split(|b| *b == 0).any(|v| v.starts_with(mark.as_bytes())))
         })
         .filter_map(Pid::from_raw)
         .collect()

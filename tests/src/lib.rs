@@ -9,6 +9,7 @@
 
 mod capture;
 mod case;
+mod hosts;
 mod program;
 mod pty;
 mod roundtrip;
@@ -18,6 +19,7 @@ mod suite;
 
 pub use capture::Capture;
 pub use case::{Case, Detached, Finished};
+pub use hosts::{Copies, Copy, Host, Link, Network, Watch, keygen};
 pub use program::Program;
 pub use pty::Terminal;
 pub use roundtrip::Roundtrip;

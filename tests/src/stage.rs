@@ -4,14 +4,20 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use tempfile::TempDir;
 
 use crate::program::{self, Program};
+use crate::suite::Skip;
+use crate::{case, hosts};
 
 const USER: &str = "ckpt-test";
 const PREFIX: &str = "ckpt-tests-";
+
+/// Where the tools of the tests are looked for.
+pub(crate) const TOOLS_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Who runs a test's program and `ckptctl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +33,13 @@ pub struct Stage {
     base: TempDir,
     user: Option<(u32, u32)>,
     programs: Vec<Program>,
+    host_root: OnceLock<Result<PathBuf, HostRootError>>,
+}
+
+/// Why there can be no hosts, for each test that wants one.
+enum HostRootError {
+    Skip(String),
+    Failed(String),
 }
 
 impl Stage {
@@ -45,7 +58,7 @@ impl Stage {
         let built = built_ckptctl()?;
         fs::copy(&built, bin.join("ckptctl")).with_context(|| format!("cannot copy {}", built.display()))?;
         let programs = program::build_all(&cache(), &bin)?;
-        Ok(Self { base, user, programs })
+        Ok(Self { base, user, programs, host_root: OnceLock::new() })
     }
 
     /// The directory of the executables.
@@ -70,6 +83,25 @@ impl Stage {
         match &program.missing {
             Some(reason) => crate::skip(reason.clone()),
             None => Ok(self.bin().join(name)),
+        }
+    }
+
+    /// The file system that every host begins with; made when it is asked for first.
+    ///
+    /// # Errors
+    /// A [`crate::Skip`] when this machine lacks what a host is made of.
+    pub(crate) fn host_root(&self) -> Result<PathBuf> {
+        let made = self.host_root.get_or_init(|| {
+            let directory = self.base.path().join("host");
+            hosts::make_root(&directory).map(|()| directory).map_err(|error| match error.downcast::<Skip>() {
+                Ok(skip) => HostRootError::Skip(skip.to_string()),
+                Err(error) => HostRootError::Failed(format!("{error:#}")),
+            })
+        });
+        match made {
+            Ok(directory) => Ok(directory.clone()),
+            Err(HostRootError::Skip(reason)) => crate::skip(reason.clone()),
+            Err(HostRootError::Failed(error)) => Err(anyhow!("{error}")),
         }
     }
 
@@ -120,6 +152,11 @@ fn built_ckptctl() -> Result<PathBuf> {
     Ok(built)
 }
 
+/// Whether a program of this name can be run.
+pub(crate) fn has_tool(name: &str) -> bool {
+    TOOLS_PATH.split(':').any(|place| Path::new(place).join(name).exists())
+}
+
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -152,6 +189,7 @@ fn remove_abandoned() -> Result<()> {
         if let Some(owner) = owner
             && !Path::new("/proc").join(owner).exists()
         {
+            case::end_marked(&entry.path());
             // Somebody else's leftovers cannot be removed, and do not matter.
             let _ = fs::remove_dir_all(entry.path());
         }

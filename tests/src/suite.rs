@@ -18,6 +18,8 @@ use crate::stage::{self, Stage, Who};
 
 const WORKERS: usize = 2;
 const LIMIT: Duration = Duration::from_secs(100);
+/// For a test that must see that something is given up.
+const LONG_LIMIT: Duration = Duration::from_secs(200);
 
 type Body = Box<dyn Fn(&Case) -> Result<()> + Send + Sync>;
 
@@ -60,6 +62,7 @@ struct Test {
     name: String,
     who: Who,
     body: Arc<Body>,
+    limit: Duration,
 }
 
 enum Outcome {
@@ -71,6 +74,21 @@ enum Outcome {
 impl Suite {
     /// Adds a test, once for each of `whos`.
     pub fn add(&mut self, name: &str, whos: Whos, body: impl Fn(&Case) -> Result<()> + Send + Sync + 'static) {
+        self.add_within(LIMIT, name, whos, body);
+    }
+
+    /// Adds a test that may take longer, most of which it waits.
+    pub fn add_long(&mut self, name: &str, whos: Whos, body: impl Fn(&Case) -> Result<()> + Send + Sync + 'static) {
+        self.add_within(LONG_LIMIT, name, whos, body);
+    }
+
+    fn add_within(
+        &mut self,
+        limit: Duration,
+        name: &str,
+        whos: Whos,
+        body: impl Fn(&Case) -> Result<()> + Send + Sync + 'static,
+    ) {
         let body: Arc<Body> = Arc::new(Box::new(body));
         let whos = match whos {
             Whos::Both => &[Who::User, Who::Root][..],
@@ -79,7 +97,7 @@ impl Suite {
         };
         for &who in whos {
             let as_who = if who == Who::User { "user" } else { "root" };
-            self.0.push(Test { name: format!("{name}@{as_who}"), who, body: Arc::clone(&body) });
+            self.0.push(Test { name: format!("{name}@{as_who}"), who, body: Arc::clone(&body), limit });
         }
     }
 
@@ -172,7 +190,7 @@ fn run_one(test: &Test, stage: &Arc<Stage>) -> Outcome {
         return Outcome::Skipped("the tests were not started as root".to_owned());
     }
     let result =
-        open_log(&test.name).and_then(|log| Case::new(Arc::clone(stage), test.who, log, LIMIT)).and_then(|case| {
+        open_log(&test.name).and_then(|log| Case::new(Arc::clone(stage), test.who, log, test.limit)).and_then(|case| {
             let result = catch_unwind(AssertUnwindSafe(|| (test.body)(&case)));
             let result = result.unwrap_or_else(|panic| Err(anyhow!("panicked: {}", said(&*panic))));
             if let Err(error) = &result {

@@ -1,0 +1,315 @@
+//! Moving running programs to other machines and home again: the walk, the terminal, files, and what cannot move.
+
+use std::fs;
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ckpt_tests::{Case, Ending, Link, Network, Suite, Terminal, Who, Whos};
+
+use crate::journey::{JOB, Journey, SIZE, Transcript, Traveller, done, input, this_machine};
+
+/// Name, program and arguments, and the names of its threads.
+const TRAVELLERS: [(&str, Traveller<'static>, &str); 3] = [
+    ("counting_c", ("traveller", &[]), "a"),
+    ("threads", ("traveller", &["threads=6"]), "abcdef"),
+    ("python", ("traveller_python", &[]), "ab"),
+];
+
+pub fn add(suite: &mut Suite) {
+    for (name, traveller, threads) in TRAVELLERS {
+        suite.add(&format!("migrate::{name}"), Whos::Both, move |case| walk(case, traveller, threads));
+    }
+    suite.add("migrate::at_home", Whos::Both, at_home);
+    suite.add("migrate::death_by_signal", Whos::User, death_by_signal);
+    suite.add("migrate::unread_input", Whos::Both, unread_input);
+    suite.add("migrate::detach_and_attach", Whos::User, detach_and_attach);
+    suite.add("migrate::connection_drops", Whos::User, connection_drops);
+    suite.add("migrate::pipes", Whos::User, pipes);
+    suite.add("migrate::connected_socket", Whos::Both, connected_socket);
+    suite.add("migrate::device", Whos::Both, device);
+    suite.add("migrate::copying_goes_on", Whos::User, copying_goes_on);
+    suite.add("migrate::no_room_for_files", Whos::User, no_room_for_files);
+}
+
+/// The walk of the issue: there, on to another one, and home, seen from the terminal that it was started in.
+fn walk(case: &Case, traveller: Traveller<'_>, threads: &str) -> Result<()> {
+    let network = Network::make(case)?;
+    let (program, arguments) = traveller;
+    // What it has not opened yet: in its directory, and elsewhere, which has to be said.
+    let library = case.make_dir("library")?;
+    for number in 0..4 {
+        case.write(format!("library/other{number}.py"), "answer = 42\n")?;
+    }
+    let (with, argument) = (library.display().to_string(), format!("library={}", library.display()));
+    let arguments: Vec<&str> = arguments.iter().copied().chain([argument.as_str()]).collect();
+    let mut journey = Journey::start(case, &network, (program, &arguments))?;
+    journey.with = vec!["--with".to_owned(), with];
+    journey.press("here\n")?;
+    journey.see("typed: here")?;
+
+    journey.migrate("alpha")?;
+    journey.press("at alpha\n")?;
+    journey.see("typed: at alpha")?;
+    journey.terminal.resize(SIZE.0 + 7, SIZE.1)?;
+    journey.see(&format!("window {}x{}", SIZE.0 + 7, SIZE.1))?;
+    // What it has written is brought back while it goes on there.
+    done(case, &["fetch", JOB])?;
+    let fetched = fs::read_to_string(journey.directory().join("trail"))?;
+    ensure!(fetched.contains(" alpha "), "fetched: {fetched}");
+    journey.see_it_count(5)?;
+
+    journey.migrate("beta")?;
+    journey.terminal.resize(SIZE.0, SIZE.1 + 3)?;
+    journey.see(&format!("window {}x{}", SIZE.0, SIZE.1 + 3))?;
+    journey.press("at beta\n")?;
+    journey.see("typed: at beta")?;
+
+    let report = journey.migrate("local")?;
+    ensure!(report["from"] == "beta" && report["downtime"].as_f64().is_some_and(|time| time < 30.0), "{report}");
+    journey.press("home\n")?;
+    journey.see("typed: home")?;
+    let directory = journey.directory();
+    let transcript = journey.end("quit 7\n", Ending::Exited(7))?;
+    let machine = this_machine()?;
+    ensure!(transcript.hosts == [&machine, "alpha", "beta", &machine], "{:?}", transcript.hosts);
+    ensure!(transcript.typed == ["here", "at alpha", "at beta", "home"], "{:?}", transcript.typed);
+    ensure!(transcript.threads == threads, "{:?}", transcript.threads);
+    ensure!(transcript.others == ["as expected"], "{:?}", transcript.others);
+    is_all_at_home(&directory, &transcript)
+}
+
+/// The programs themselves find nothing wrong when they stay where they are.
+fn at_home(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    for (_, traveller, threads) in TRAVELLERS {
+        let mut journey = Journey::start(case, &network, traveller)?;
+        journey.is_only_on("local")?;
+        journey.terminal.resize(SIZE.0 + 1, SIZE.1)?;
+        journey.see(&format!("window {}x{}", SIZE.0 + 1, SIZE.1))?;
+        journey.press("hello\n")?;
+        journey.see("typed: hello")?;
+        let directory = journey.directory();
+        let transcript = journey.end("quit 9\n", Ending::Exited(9))?;
+        ensure!(transcript.others == ["as expected"] && transcript.threads == threads, "{transcript:?}");
+        is_all_at_home(&directory, &transcript)?;
+        fs::remove_dir_all(&directory)?;
+    }
+    Ok(())
+}
+
+/// Everything that it wrote, wherever it was then.
+fn is_all_at_home(directory: &Path, transcript: &Transcript) -> Result<()> {
+    let trail = fs::read_to_string(directory.join("trail"))?;
+    let lines: Vec<&str> = trail.lines().collect();
+    ensure!(lines == transcript.lines, "{} lines in the file, {} shown", lines.len(), transcript.lines.len());
+    for host in &transcript.hosts {
+        let note = directory.join(format!("was-on-{host}"));
+        let contents = fs::read_to_string(&note).with_context(|| format!("no {}", note.display()))?;
+        ensure!(contents == "here\n", "{}: {contents:?}", note.display());
+    }
+    let identity = fs::metadata(directory)?;
+    for entry in fs::read_dir(directory)? {
+        let metadata = entry?.metadata()?;
+        ensure!(metadata.uid() == identity.uid(), "it belongs to {}", metadata.uid());
+    }
+    Ok(())
+}
+
+fn death_by_signal(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    let journey = Journey::start(case, &network, ("traveller", &[]))?;
+    journey.migrate("alpha")?;
+    let transcript = journey.end("die 10\n", Ending::Exited(128 + 10))?;
+    ensure!(transcript.hosts.last().is_some_and(|host| host == "alpha"), "{:?}", transcript.hosts);
+    // And the status of one that ends there by itself.
+    let journey = Journey::start(case, &network, ("traveller", &[]))?;
+    journey.migrate("beta")?;
+    let transcript = journey.end("quit 3\n", Ending::Exited(3))?;
+    ensure!(transcript.others == ["as expected"], "{:?}", transcript.others);
+    Ok(())
+}
+
+/// What was typed and not read yet goes along, also half a line.
+fn unread_input(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    let mut journey = Journey::start(case, &network, ("traveller", &[]))?;
+    journey.press("deaf\n")?;
+    journey.see("typed: deaf")?;
+    journey.press("one\ntwo\nthr")?;
+    journey.see_it_count(20)?;
+    journey.migrate("alpha")?;
+    journey.see("typed: two")?;
+    journey.press("ee\n")?;
+    journey.see("typed: three")?;
+    let transcript = journey.end("quit 0\n", Ending::Exited(0))?;
+    ensure!(transcript.typed == ["deaf", "one", "two", "three"], "{:?}", transcript.typed);
+    Ok(())
+}
+
+/// Attached again, a terminal shows what was missed meanwhile.
+fn detach_and_attach(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    let mut journey = Journey::start(case, &network, ("traveller", &["threads=2"]))?;
+    journey.press("\x1dd")?;
+    ensure!(journey.run.wait()? == Ending::Exited(0), "{}", journey.run.streams());
+    let before = journey.terminal.screen().text();
+    for host in ["alpha", "beta", "local"] {
+        done(case, &["migrate", JOB, host])?;
+        journey.is_only_on(host)?;
+        let mut terminal = Terminal::open(case)?;
+        terminal.resize(SIZE.0, SIZE.1)?;
+        let mut attached = case.start_on(&mut terminal, &journey.verb(&["attach", JOB]))?;
+        attached.wait_for_text("attached to")?;
+        terminal.press(format!("{host}\n").as_bytes())?;
+        attached.wait_for_text(&format!("typed: {host}\r\n"))?;
+        terminal.press(b"\x1dd")?;
+        ensure!(attached.wait()? == Ending::Exited(0), "{}", attached.streams());
+    }
+    // The log has all of it, from the first line to the last.
+    done(case, &["stop", JOB])?;
+    let printed = done(case, &["logs", JOB])?.stdout;
+    let transcript = Transcript::of(&printed)?;
+    let machine = this_machine()?;
+    ensure!(transcript.hosts == [&machine, "alpha", "beta", &machine], "{:?}", transcript.hosts);
+    ensure!(transcript.typed == ["alpha", "beta", "local"], "{:?}", transcript.typed);
+    let shown = Transcript::of(before.rsplit_once("\r\n").map_or("", |(shown, _)| shown))?;
+    ensure!(transcript.lines.starts_with(&shown.lines), "the terminal showed what the log does not have");
+    journey.was_never_two()
+}
+
+/// The cable is pulled while it prints: it goes on there, and all of it is shown when the cable is back.
+fn connection_drops(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    let journey = Journey::start(case, &network, ("traveller", &[]))?;
+    journey.migrate("alpha")?;
+    network.alpha.cut()?;
+    let number = || journey.copies().0.first().map(|copy| copy.name.clone());
+    let before = number();
+    case.wait_until("it goes on there", || number() != before)?;
+    network.alpha.mend()?;
+    journey.see_it_count(20)?;
+    let transcript = journey.end("quit 0\n", Ending::Exited(0))?;
+    ensure!(transcript.hosts == [this_machine()?.as_str(), "alpha"], "{:?}", transcript.hosts);
+    Ok(())
+}
+
+/// A program between pipes, as in a script.
+fn pipes(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    network.introduce(case)?;
+    case.write("work/input", input())?;
+    let mark = case.path("mark").display().to_string();
+    let mut command = case.ckptctl(["run", "--name", JOB, "--"]);
+    command.arg(case.stage().program("traveller")?).arg(&mark).stdin(std::process::Stdio::piped());
+    let mut run = case.start_with_stdin(&mut command)?;
+    run.wait_for_text("\na 10 ")?;
+    for host in ["alpha", "local"] {
+        run.write(format!("before {host}\n").as_bytes()).with_context(|| run.streams())?;
+        done(case, &["migrate", JOB, host])?;
+        ensure!(network.copies(&mark).running_on() == [host], "{:?}", network.copies(&mark));
+        run.write(format!("at {host}\n").as_bytes())?;
+        run.wait_for_text(&format!("typed: at {host}\n"))?;
+    }
+    run.write(b"quit 5\n")?;
+    ensure!(run.wait()? == Ending::Exited(5), "{}", run.streams());
+    let transcript = Transcript::of(&run.stdout())?;
+    let machine = this_machine()?;
+    ensure!(transcript.hosts == [&machine, "alpha", &machine], "{:?}", transcript.hosts);
+    ensure!(transcript.typed == ["before alpha", "at alpha", "before local", "at local"], "{:?}", transcript.typed);
+    Ok(())
+}
+
+/// The connection to another machine cannot move: that is said, or it becomes one that its peer has reset.
+fn connected_socket(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = format!("port={}", listener.local_addr()?.port());
+    network.introduce(case)?;
+    let journey = Journey::start_as(case, &network, JOB, ("traveller", &[&port]))?;
+    let _peer = listener.accept()?;
+    let refused = case.run(&mut journey.verb(&["migrate", JOB, "alpha"]))?;
+    refused.expect_refusal(&[3], &["tcp", "--tcp=close"])?;
+    journey.is_only_on("local")?;
+    journey.see_it_count(10)?;
+    done(case, &["migrate", JOB, "alpha", "--tcp=close"])?;
+    journey.is_only_on("alpha")?;
+    journey.see("typed: Connection reset by peer")?;
+    let transcript = journey.end("quit 0\n", Ending::Exited(0))?;
+    ensure!(transcript.typed == ["Connection reset by peer"], "{:?}", transcript.typed);
+    Ok(())
+}
+
+/// An open device cannot move, and nothing is stopped to find that out.
+fn device(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    let path = case.path("fuse");
+    let made = case.run(case.command_as(Who::Root, "mknod").arg(&path).args(["c", "10", "229"]))?;
+    case.give(&path)?;
+    if made.ending != Ending::Exited(0) || fs::File::open(&path).is_err() {
+        return ckpt_tests::skip("this kernel has no FUSE, whose device is the example");
+    }
+    network.introduce(case)?;
+    let argument = format!("device={}", path.display());
+    let journey = Journey::start_as(case, &network, JOB, ("traveller", &[&argument]))?;
+    let pid = journey.copies().0[0].pid;
+    let refused = case.run(&mut journey.verb(&["migrate", JOB, "alpha"]))?;
+    refused.expect_refusal(&[3], &["fuse", "device"])?;
+    let jobs = network.alpha.home().join(".local/state/ckptctl/jobs");
+    case.wait_until("nothing is left of it there", || !jobs.join(JOB).exists())?;
+    ensure!(journey.copies().0[0].pid == pid, "{:?}", journey.copies());
+    journey.end("quit 0\n", Ending::Exited(0)).map(drop)
+}
+
+/// The cable is pulled in the middle of a large file: the next try sends the rest of it only.
+fn copying_goes_on(case: &Case) -> Result<()> {
+    const SIZE: u64 = 60 << 20;
+    let network = Network::make(case)?;
+    let link = Link::to(network.alpha.address, Duration::ZERO)?;
+    let known = format!("[127.0.0.1]:{} {}\n", link.address().port(), network.alpha.host_key());
+    network.introduce_as(case, &network.entry("alpha", network.alpha.user, link.address()), &known)?;
+    let mut journey = Journey::start_as(case, &network, JOB, ("traveller", &[]))?;
+    let mut noise = vec![0; usize::try_from(SIZE)?];
+    fs::File::open("/dev/urandom")?.read_exact(&mut noise)?;
+    case.write(format!("{JOB}/large"), &noise)?;
+    // What is there already does not count below.
+    done(case, &["hosts", "test", "alpha"])?;
+    link.cut_after(SIZE / 2);
+    let mut first = case.start(&mut journey.verb(&["migrate", JOB, "alpha"]))?;
+    case.wait_until("half of it has gone", || link.is_cut())?;
+    link.reset();
+    link.mend();
+    ensure!(first.wait()? != Ending::Exited(0), "{}", first.streams());
+    journey.is_only_on("local")?;
+    journey.see_it_count(10)?;
+    let before = link.sent();
+    let report = journey.migrate("alpha")?;
+    let sent = link.sent() - before;
+    ensure!(sent < SIZE * 3 / 4, "{sent} bytes were sent to copy the rest of {SIZE}: {report}");
+    let copied = report["file_bytes"].as_u64().context("no file_bytes")?;
+    ensure!((SIZE / 4..SIZE * 3 / 4).contains(&copied), "{report}");
+    journey.press("quit 0\n")?;
+    journey.ended(Ending::Exited(0)).map(drop)
+}
+
+/// The disk there has room for ckptctl, and none for the program's files.
+fn no_room_for_files(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    network.introduce_as(case, &network.entry("narrow", "narrow", network.alpha.address), &network.alpha.known())?;
+    let journey = Journey::start_as(case, &network, JOB, ("traveller", &[]))?;
+    let mut noise = vec![0; 40 << 20];
+    fs::File::open("/dev/urandom")?.read_exact(&mut noise)?;
+    case.write(format!("{JOB}/large"), &noise)?;
+    let pid = journey.copies().0[0].pid;
+    let refused = case.run(&mut journey.verb(&["migrate", JOB, "narrow", "--json"]))?;
+    let told = refused.json()?["error"].as_str().unwrap_or_default().to_lowercase();
+    ensure!(refused.ending != Ending::Exited(0) && (told.contains("disk") || told.contains("space")), "{refused:?}");
+    journey.see_it_count(10)?;
+    ensure!(journey.copies().0.len() == 1 && journey.copies().0[0].pid == pid, "{:?}", journey.copies());
+    let transcript = journey.end("quit 0\n", Ending::Exited(0))?;
+    ensure!(transcript.hosts == [this_machine()?], "{:?}", transcript.hosts);
+    Ok(())
+}
