@@ -31,8 +31,10 @@ pub fn fetch(args: &FetchArgs) -> anyhow::Result<i32> {
     };
     let agent = Machine::of(&host)?.agent(&[], &mut TerminalPrompter, &mut |_, _| ())?;
     let wanted: Vec<PathBuf> = args.paths.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
-    let brought = bring(&agent, &store, &job, &wanted, args.overwrite)?;
-    if job.is_over() && wanted.is_empty() {
+    let is_final = job.is_over() && wanted.is_empty();
+    let wanted = Wanted { paths: wanted, overwrite: args.overwrite, is_final };
+    let brought = bring(&agent, &store, &job, &wanted)?;
+    if is_final {
         // All of it is home: nothing needs to stay there.
         agent.ask(&Request::Forget { job: name_there(&job).to_owned() })?;
         store.put(&Job { host: None, name_there: None, ..job })?;
@@ -51,13 +53,20 @@ fn name_there(job: &Job) -> &str {
     job.name_there.as_ref().unwrap_or(&job.name)
 }
 
-fn bring(
-    agent: &Agent,
-    store: &JobStore,
-    job: &Job,
-    wanted: &[PathBuf],
-    overwrite: bool,
-) -> anyhow::Result<Vec<PathBuf>> {
+/// What is to be brought home.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// These files or directories only; all if empty.
+    pub paths: Vec<PathBuf>,
+    /// Also over files that were changed here meanwhile.
+    pub overwrite: bool,
+    /// The program writes no more: what it removed goes here as well.
+    pub is_final: bool,
+}
+
+/// Brings files home from a host; gives those that changed here.
+pub fn bring(agent: &Agent, store: &JobStore, job: &Job, wanted: &Wanted) -> anyhow::Result<Vec<PathBuf>> {
+    let Wanted { paths, overwrite, is_final } = wanted;
     let contents = Store::open()?;
     let mut hashes = Hashes::load(&contents);
     let place = store.directory(&job.name).join(DEPARTED);
@@ -67,8 +76,7 @@ fn bring(
             return Err(Failure::new(Class::Remote, "the agent says something else than asked for").into());
         };
         let root = path_of(&root);
-        let is_wanted =
-            |file: &FileEntry| wanted.is_empty() || wanted.iter().any(|wanted| file.path.starts_with(wanted));
+        let is_wanted = |file: &FileEntry| paths.is_empty() || paths.iter().any(|wanted| file.path.starts_with(wanted));
         let files: Vec<FileEntry> = files.into_iter().filter(is_wanted).collect();
         let mut has_changed = false;
         for (index, there) in lacking(&files, FilesPolicy::Carry, &contents, &mut hashes)? {
@@ -83,13 +91,12 @@ fn bring(
             return Err(Failure::new(Class::Failed, message).into());
         }
     };
-    if let Some(path) = wanted.iter().find(|wanted| !files.iter().any(|file| file.path.starts_with(wanted))) {
+    if let Some(path) = paths.iter().find(|wanted| !files.iter().any(|file| file.path.starts_with(wanted))) {
         let message = format!("{} did not go along with the program, and is not brought back", text::path(path));
         return Err(Failure::new(Class::Usage, message).into());
     }
     let mut departed = Departed::load(&place)?;
-    let is_final = job.is_over() && wanted.is_empty();
-    let brought = bring_home(&files, &mut departed, &contents, &mut hashes, overwrite, is_final);
+    let brought = bring_home(&files, &mut departed, &contents, &mut hashes, *overwrite, *is_final);
     departed.save(&place)?;
     Ok(brought?)
 }

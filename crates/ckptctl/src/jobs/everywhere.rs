@@ -30,14 +30,18 @@ pub fn everywhere(store: &JobStore) -> anyhow::Result<Vec<JobStatus>> {
     names.remove(LOCAL);
     let mut answers = ask_all(names);
     for (job, status) in here.iter().zip(&mut jobs) {
-        let Some(host) = job.host.as_ref().filter(|_| !job.is_over()) else { continue };
+        let Some(host) = &job.host else { continue };
         let name = job.name_there.as_ref().unwrap_or(&job.name);
         match answers.get_mut(host) {
             Some(Ok(there)) => {
                 if let Some(at) = there.iter().position(|other| other.name == *name) {
-                    take_over(status, &there.remove(at));
+                    let there = there.remove(at);
+                    if !job.is_over() {
+                        take_over(status, &there);
+                    }
                 }
             }
+            _ if job.is_over() => {}
             Some(Err(why)) => {
                 status.state = JobState::Unreachable;
                 status.note = Some(format!("{host} cannot be asked ({why}); the program runs on there"));

@@ -19,6 +19,7 @@ use super::Supervisor;
 use super::checkpointing::Wish;
 use super::mover::new_txn;
 use crate::failure::Failure;
+use crate::fetch;
 use crate::remote::Agent;
 use crate::text;
 
@@ -27,12 +28,15 @@ pub fn save(supervisor: &Arc<Supervisor>, wish: &Wish, file: &Path) -> anyhow::R
     let began = Instant::now();
     let (host, name) = supervisor.whereabouts()?;
     let txn = new_txn()?;
+    let machine = supervisor.machine(&host)?;
     let (control, data) = {
-        let machine = supervisor.machine(&host)?;
         let mut machine = machine.lock().unwrap_or_else(PoisonError::into_inner);
         let control = machine.agent(&[], &mut Nobody, &mut |_, _| ())?;
         control.ask(&Request::Join { job: name.clone(), create: false })?;
         (control, machine.agent(&["--data", &name, &txn, "0"], &mut Nobody, &mut |_, _| ())?)
+    };
+    let Reply::Status(status) = control.ask(&Request::Status)? else {
+        return Err(Failure::new(Class::Remote, "the supervisor there says something else than asked for").into());
     };
     let beating = Beating::start(&control)?;
     let departing = Departing {
@@ -63,15 +67,37 @@ pub fn save(supervisor: &Arc<Supervisor>, wish: &Wish, file: &Path) -> anyhow::R
     let (bytes, pages, threads) = hear(&control, sent)?;
     partial.finish(file)?;
     if wish.stop {
+        // What it has written there would go with it.
+        let agent = {
+            let mut machine = machine.lock().unwrap_or_else(PoisonError::into_inner);
+            machine.agent(&[], &mut Nobody, &mut |_, _| ())?
+        };
+        bring_home(supervisor, &agent)?;
         say(&control, &Request::Discard { host: "an image".to_owned(), job: String::new(), relay: false })?;
         hear(&control, |reply| (reply == Reply::Discarded).then_some(()))?;
+        supervisor.change_job(|job| (job.host, job.name_there) = (None, None))?;
     } else {
         say(&control, &Request::Resume)?;
         hear(&control, |reply| (reply == Reply::Resumed).then_some(()))?;
     }
     let pause = frozen.elapsed() + Duration::try_from_secs_f64(since).unwrap_or_default();
     drop(beating);
-    Ok(CheckpointReport { pid: 0, path: file.to_path_buf(), bytes, pages, threads, pause, total: began.elapsed() })
+    Ok(CheckpointReport {
+        pid: status.pid.unwrap_or_default(),
+        path: file.to_path_buf(),
+        bytes,
+        pages,
+        threads,
+        pause,
+        total: began.elapsed(),
+    })
+}
+
+/// Brings what the program wrote there to where it belongs here.
+fn bring_home(supervisor: &Supervisor, agent: &Agent) -> anyhow::Result<()> {
+    let job = supervisor.store.job(&supervisor.name)?;
+    let all = fetch::Wanted { is_final: true, ..fetch::Wanted::default() };
+    fetch::bring(agent, &supervisor.store, &job, &all).map(drop)
 }
 
 fn say(agent: &Agent, request: &Request) -> anyhow::Result<()> {
