@@ -249,7 +249,9 @@ impl World {
             }
             other => panic!("{other:?}"),
         };
-        replies.into_iter().for_each(|reply| self.answer(side, reply, &[]));
+        for reply in replies {
+            self.answer(side, reply, &[]);
+        }
         self.check();
     }
 
@@ -494,7 +496,7 @@ fn whatever_happens_once_the_program_is_somewhere_once() {
     for step in 1..=steps {
         for fault in FAULTS {
             for outage in OUTAGES {
-                try_move(&[Trouble { step, fault, outage }]);
+                let _ = try_move(&[Trouble { step, fault, outage }]);
             }
         }
     }
@@ -510,8 +512,8 @@ fn whatever_happens_twice_the_program_is_somewhere_once() {
                 for other in FAULTS {
                     for outage in OUTAGES {
                         let trouble = |step, fault, outage| Trouble { step, fault, outage };
-                        try_move(&[trouble(first, one, outage), trouble(second, other, OUTAGES[0])]);
-                        try_move(&[trouble(first, one, OUTAGES[0]), trouble(second, other, outage)]);
+                        let _ = try_move(&[trouble(first, one, outage), trouble(second, other, OUTAGES[0])]);
+                        let _ = try_move(&[trouble(first, one, OUTAGES[0]), trouble(second, other, outage)]);
                     }
                 }
             }
