@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -34,6 +34,8 @@ pub struct Guest {
     pub key: PathBuf,
     /// A line for a `known_hosts` file.
     pub known_host: String,
+    /// Whether `ckptctl` has been put there.
+    pub has_ckptctl: Mutex<bool>,
 }
 
 impl Processor {
@@ -82,7 +84,12 @@ impl Guest {
         let mut machine = Machine::start(case, &dir, processor)?;
         let port = machine.port;
         machine.wait_for_sshd()?;
-        Ok(Self { port, key: dir.join("key"), known_host: format!("[127.0.0.1]:{port} {host_key}") })
+        Ok(Self {
+            port,
+            key: dir.join("key"),
+            known_host: format!("[127.0.0.1]:{port} {host_key}"),
+            has_ckptctl: Mutex::new(false),
+        })
     }
 
     /// Runs a script there, by the system's own ssh, and gives what it says.

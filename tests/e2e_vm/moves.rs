@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::sync::PoisonError;
 
 use anyhow::{Context, Result, ensure};
 use ckpt_tests::{Case, Ending, Running, Suite, Whos};
@@ -168,7 +169,15 @@ fn introduce(case: &Case, guest: &Guest) -> Result<()> {
     case.write(".ssh/known_hosts", format!("{}\n", guest.known_host))?;
     let destination = format!("{USER}@127.0.0.1:{}", guest.port);
     let mut add = ckptctl(case, &["hosts", "add", VM, &destination, "--key"])?;
-    case.run(add.arg(&guest.key))?.expect(0).map(drop)
+    case.run(add.arg(&guest.key))?.expect(0)?;
+    // One case puts `ckptctl` there, and the others wait for it: with runtime directories of their own they know nothing of
+    // each other.
+    let mut has_ckptctl = guest.has_ckptctl.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*has_ckptctl {
+        case.run(&mut ckptctl(case, &["hosts", "test", VM])?)?.expect(0)?;
+        *has_ckptctl = true;
+    }
+    Ok(())
 }
 
 /// A verb, with a runtime directory of the case's own.

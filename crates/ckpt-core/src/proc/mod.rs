@@ -11,6 +11,7 @@
 
 pub mod auxv;
 pub mod fdinfo;
+pub mod id_map;
 pub mod maps;
 pub mod pagemap;
 pub mod sched;
@@ -32,6 +33,7 @@ mod oracle;
 
 pub use auxv::Auxv;
 pub use fdinfo::FdInfo;
+pub use id_map::IdMap;
 pub use maps::{Perms, Vma};
 pub use pagemap::PageEntry;
 pub use stat::Stat;

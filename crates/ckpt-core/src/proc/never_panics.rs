@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Auxv, FdInfo, PageEntry, Stat, Status, SyscallState, TimensOffsets, VmFlags, maps, sched, timers};
+use super::{Auxv, FdInfo, IdMap, PageEntry, Stat, Status, SyscallState, TimensOffsets, VmFlags, maps, sched, timers};
 
 /// Pieces of what the kernel prints, so that the parsers get past the first word.
 const PIECES: [&str; 40] = [
@@ -70,6 +70,7 @@ proptest! {
         let _ = timers::parse(&bytes);
         let _ = Auxv::parse(&bytes);
         let _ = TimensOffsets::parse(&bytes);
+        let _ = IdMap::parse(&bytes).map(|map| map.inside(u32::MAX));
         let _ = sched::parse_exec_start(&bytes);
         let _ = SyscallState::parse(&bytes);
         prop_assert_eq!(PageEntry::parse(&bytes).count(), bytes.len() / 8);

@@ -4,9 +4,9 @@ use ckpt_trace::Batch;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::proc::Status;
+use crate::proc::{IdMap, Status};
 
-/// User and group ids and capabilities.
+/// User and group ids and capabilities, as the program itself sees them: in a nest these need not be those that it has outside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     /// The user id.
@@ -37,14 +37,14 @@ impl Credentials {
                 "wait until the set-user-id program is done",
             ));
         }
-        Ok(Self {
-            uid: status.uid[0],
-            gid: status.gid[0],
-            groups: status.groups.clone(),
-            effective: status.cap_eff,
-            permitted: status.cap_prm,
-            inheritable: status.cap_inh,
-        })
+        let (mut uid, mut gid, mut groups) = (status.uid[0], status.gid[0], status.groups.clone());
+        if let Some((users, groups_of_users)) = IdMap::of(pid)? {
+            uid = users.inside(uid).unwrap_or(uid);
+            gid = groups_of_users.inside(gid).unwrap_or(gid);
+            // Those that it has no name for are the machine's.
+            groups = groups.iter().filter_map(|group| groups_of_users.inside(*group)).collect();
+        }
+        Ok(Self { uid, gid, groups, effective: status.cap_eff, permitted: status.cap_prm, inheritable: status.cap_inh })
     }
 
     /// Takes on the user and groups of the image: for root, who may. In a nest of an ordinary user the mapping of the
