@@ -18,6 +18,7 @@ mod journey;
 mod languages;
 mod logins;
 mod memory;
+mod menu;
 mod migrate;
 mod other_kernel;
 mod process;

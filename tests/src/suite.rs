@@ -88,7 +88,7 @@ impl Suite {
 
     /// Adds a test, once for each of `whos`.
     pub fn add(&mut self, name: &str, whos: Whos, body: impl Fn(&Case) -> Result<()> + Send + Sync + 'static) {
-        self.add_within(LIMIT, name, whos, body);
+        self.add_within(self.limit, name, whos, body);
     }
 
     /// Adds a test that may take longer, most of which it waits.
@@ -111,7 +111,7 @@ impl Suite {
         };
         for &who in whos {
             let as_who = if who == Who::User { "user" } else { "root" };
-            self.0.push(Test { name: format!("{name}@{as_who}"), who, body: Arc::clone(&body), limit });
+            self.tests.push(Test { name: format!("{name}@{as_who}"), who, body: Arc::clone(&body), limit });
         }
     }
 
