@@ -352,8 +352,15 @@ pub enum Reply {
     Parked,
     /// It runs here again.
     Resumed,
-    /// It is gone here.
-    Discarded,
+    /// It is gone here. What was typed or sent to it meanwhile goes after it.
+    Discarded {
+        /// Typed.
+        keys: Bytes,
+        /// For its standard input, a pipe.
+        piped: Bytes,
+        /// Whether no more of that comes.
+        piped_ended: bool,
+    },
     /// It is built, checked, and could run.
     Ready {
         /// What differs from before, in sentences.

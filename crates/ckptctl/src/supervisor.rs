@@ -274,6 +274,12 @@ impl Supervisor {
         Ok(pending)
     }
 
+    /// Takes the input that waits here: typed, piped, and whether no more of that comes.
+    pub fn take_input(&self) -> (Vec<u8>, Vec<u8>, bool) {
+        let mut state = self.state();
+        (std::mem::take(&mut state.keys).into(), std::mem::take(&mut state.piped).into(), state.piped_ended)
+    }
+
     /// Puts input that was taken (elsewhere perhaps) into the terminal. The program is frozen or not running yet.
     pub fn give_pending_input(&self, bytes: &[u8]) -> anyhow::Result<()> {
         let mut state = self.state();

@@ -113,6 +113,8 @@ pub trait Ends {
     fn clock_ahead(&self) -> Option<(f64, f64)>;
     /// The job's name at the destination.
     fn name_there(&self) -> String;
+    /// Has what was typed or sent to the program meanwhile go after it.
+    fn pass_on(&mut self, keys: &[u8], piped: &[u8], piped_ended: bool);
     /// Tells the user something: a check, progress.
     fn tell(&mut self, news: Reply);
     /// Notes that the move is in another state.

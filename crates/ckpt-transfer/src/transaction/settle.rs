@@ -118,9 +118,12 @@ impl<E: Ends> Mover<'_, E> {
         let discard =
             Request::Discard { host: self.plan.to.clone(), job: self.ends.name_there(), relay: self.plan.relay };
         let discarded = self.insist(&discard, |reply| match reply {
-            Reply::Discarded => Ok(()),
+            Reply::Discarded { keys, piped, piped_ended } => Ok((keys, piped, piped_ended)),
             other => Err(other),
         });
+        if let Ok((keys, piped, piped_ended)) = &discarded {
+            self.ends.pass_on(&keys.0, &piped.0, *piped_ended);
+        }
         self.ends.close_channels();
         self.ends.leave(Side::Source);
         self.ends.leave(Side::Destination);

@@ -82,6 +82,7 @@ struct World {
     states: Vec<String>,
     put: Option<u64>,
     got: Vec<u8>,
+    typed: Vec<u8>,
 }
 
 fn machine() -> MachineReport {
@@ -152,6 +153,7 @@ impl World {
             states: Vec::new(),
             put: None,
             got: Vec::new(),
+            typed: Vec::new(),
         }
     }
 
@@ -270,7 +272,7 @@ impl World {
             }
             (Request::Discard { .. }, Source::Frozen | Source::Parked | Source::Ended) => {
                 self.source = Source::Ended;
-                vec![Reply::Discarded]
+                vec![Reply::Discarded { keys: Bytes(b"typed".to_vec()), piped: Bytes::default(), piped_ended: false }]
             }
             (Request::Save, Source::Frozen | Source::Parked | Source::Saved) => {
                 self.source = Source::Saved;
@@ -421,6 +423,10 @@ impl Ends for World {
         "sim".to_owned()
     }
 
+    fn pass_on(&mut self, keys: &[u8], _piped: &[u8], _piped_ended: bool) {
+        self.typed.extend_from_slice(keys);
+    }
+
     fn tell(&mut self, news: Reply) {
         self.told.push(news);
     }
@@ -487,6 +493,7 @@ fn an_undisturbed_move_goes_through_all_states() {
     assert_eq!(world.states, states);
     assert!(world.told.iter().any(|news| matches!(news, Reply::Progress { phase, .. } if phase == "memory")));
     assert!(report.notes.is_empty());
+    assert_eq!(world.typed, b"typed");
     assert!(report.downtime > 0.0);
 }
 

@@ -74,7 +74,7 @@ pub fn save(supervisor: &Arc<Supervisor>, wish: &Wish, file: &Path) -> anyhow::R
         };
         bring_home(supervisor, &agent)?;
         say(&control, &Request::Discard { host: "an image".to_owned(), job: String::new(), relay: false })?;
-        hear(&control, |reply| (reply == Reply::Discarded).then_some(()))?;
+        hear(&control, |reply| matches!(reply, Reply::Discarded { .. }).then_some(()))?;
         supervisor.change_job(|job| (job.host, job.name_there) = (None, None))?;
     } else {
         say(&control, &Request::Resume)?;

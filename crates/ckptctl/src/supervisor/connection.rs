@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use ckpt_core::Class;
+use ckpt_core::resource::bytes::Bytes;
 use ckpt_transfer::files::{FilesError, below};
 use ckpt_transfer::protocol::{HEARTBEAT, Reply, Request, SILENCE, Stream, WindowSize};
 use ckpt_transfer::serve::{ServeError, serve};
@@ -280,7 +281,9 @@ impl Connection {
         let state = self.supervisor.state();
         let reply = match (what, &state.place) {
             (Decision::Resume, Place::Here(_)) => Reply::Resumed,
-            (Decision::Discard { .. }, Place::Nowhere | Place::Away(_)) => Reply::Discarded,
+            (Decision::Discard { .. }, Place::Nowhere | Place::Away(_)) => {
+                Reply::Discarded { keys: Bytes::default(), piped: Bytes::default(), piped_ended: false }
+            }
             (Decision::Save, Place::Saved(image)) => {
                 Reply::Saved { report: serde_json::json!({ "path": image.text() }) }
             }
@@ -356,6 +359,10 @@ impl Connection {
         let mut state = self.supervisor.state();
         loop {
             match &state.place {
+                Place::Away(_) if state.moves.holds_input => {
+                    state = self.supervisor.wait(state);
+                    continue;
+                }
                 Place::Away(away) => {
                     // A link that has gone takes nothing; what is typed into a dead connection is lost in any terminal.
                     let _ = away.forward.send((request, body.to_vec()));

@@ -122,7 +122,7 @@ impl Leaving<'_> {
         let paused = supervisor.pause_output();
         ckpt_core::cancel_flag().store(false, Ordering::Relaxed);
         let mut kept = departing.keep.then(|| Kept::begin(&supervisor.directory)).transpose()?;
-        let (mut pending, mut failed) = (Vec::new(), None);
+        let (mut pending, mut failed) = (Unread::default(), None);
         let began = Instant::now();
         let sink = Tee { frames: &mut frames, file: kept.as_mut().map(|kept| &mut kept.file) };
         let result = ckpt_core::depart(pid, sink, &options, &mut |survey| {
@@ -149,7 +149,7 @@ impl Leaving<'_> {
         ckpt_core::cancel_flag().store(false, Ordering::Relaxed);
         let departure = finished.inspect_err(|_| {
             // It runs again. What cannot be put back was not taken by anybody else.
-            let _ = supervisor.give_pending_input(&pending);
+            let _ = pending.give_back(supervisor);
         })?;
         let report = departure.report().clone();
         if let Some(kept) = kept {
@@ -165,14 +165,15 @@ impl Leaving<'_> {
     }
 
     /// The program is frozen: takes what it has printed and what it has not read, and tells what goes along.
-    fn tell_frozen(&self, pid: i32, survey: &Survey, pending: &mut Vec<u8>, began: Instant) -> anyhow::Result<()> {
+    fn tell_frozen(&self, pid: i32, survey: &Survey, pending: &mut Unread, began: Instant) -> anyhow::Result<()> {
         let Self { supervisor, departing, writer } = self;
         supervisor.log_move(&departing.txn, "source", "frozen");
         let (files, _) = list(pid, survey, departing.policy, &departing.with)?;
         supervisor.drain()?;
-        *pending = supervisor.take_pending_input()?;
+        pending.keys = supervisor.take_pending_input()?;
         let size = supervisor.window_size();
-        let state = supervisor.state();
+        let mut state = supervisor.state();
+        pending.piped = std::mem::take(&mut state.piped).into();
         let job = state.job.as_ref().context("the job is not known")?;
         let description = JobDescription {
             name: job.name.clone(),
@@ -182,7 +183,7 @@ impl Leaving<'_> {
             output: state.log.end(),
             pipes: job.pipes.clone(),
             checkpoints: 0,
-            piped: Bytes(state.piped.iter().copied().collect()),
+            piped: Bytes(pending.piped.clone()),
             piped_ended: state.piped_ended,
         };
         let is_home = !job.visiting && job.host.is_none();
@@ -190,7 +191,7 @@ impl Leaving<'_> {
         if is_home && departing.policy == FilesPolicy::Carry {
             Departed::new(files.clone()).save(&supervisor.directory.join(DEPARTED))?;
         }
-        let terminal = Some(TerminalEntry { size, pending: Bytes(pending.clone()) });
+        let terminal = Some(TerminalEntry { size, pending: Bytes(pending.keys.clone()) });
         let since = began.elapsed().as_secs_f64();
         writer.send(&Reply::Frozen { files, terminal, job: Box::new(description), since }, &[])?;
         Ok(())
@@ -203,7 +204,7 @@ struct Held<'a> {
     txn: &'a str,
     to: &'a str,
     name_there: &'a str,
-    pending: Vec<u8>,
+    pending: Unread,
 }
 
 impl Held<'_> {
@@ -237,7 +238,7 @@ impl Held<'_> {
                 }
                 Decision::Lost if is_parked => abandoned = Some(Instant::now()),
                 Decision::Resume | Decision::Lost => {
-                    self.supervisor.give_pending_input(&self.pending)?;
+                    self.pending.give_back(self.supervisor)?;
                     departure.resume()?;
                     self.note(None)?;
                     self.supervisor.log_move(self.txn, "source", "runs on");
@@ -248,8 +249,8 @@ impl Held<'_> {
                     self.note(Some(Phase::Discarding { relay }))?;
                     departure.end()?;
                     self.supervisor.log_move(self.txn, "source", "discarded");
-                    go_away(self.supervisor, &host, &name, relay)?;
-                    tell(&Reply::Discarded);
+                    let (keys, piped, piped_ended) = go_away(self.supervisor, &host, &name, relay)?;
+                    tell(&Reply::Discarded { keys: Bytes(keys), piped: Bytes(piped), piped_ended });
                     return Ok(());
                 }
                 Decision::Save => match self.save(&mut departure) {
@@ -303,13 +304,37 @@ impl Held<'_> {
 }
 
 /// The program is gone here and runs elsewhere.
-fn go_away(supervisor: &Arc<Supervisor>, host: &str, name: &str, relay: bool) -> anyhow::Result<()> {
+fn go_away(supervisor: &Arc<Supervisor>, host: &str, name: &str, relay: bool) -> anyhow::Result<Input> {
     if relay {
         let forward = link::start(supervisor, host, name)?;
-        supervisor.leave(host, name, forward)
+        let (keys, piped, piped_ended) = supervisor.take_input();
+        link::pass_on(&forward, &keys, &piped, piped_ended);
+        supervisor.leave(host, name, forward)?;
+        Ok(Input::default())
     } else {
+        let input = supervisor.take_input();
         supervisor.leave_for_good(host);
-        Ok(())
+        Ok(input)
+    }
+}
+
+/// Input: typed, piped, and whether no more of that comes.
+type Input = (Vec<u8>, Vec<u8>, bool);
+
+/// Input that the program had not read when it was frozen.
+#[derive(Debug, Default)]
+struct Unread {
+    keys: Vec<u8>,
+    piped: Vec<u8>,
+}
+
+impl Unread {
+    /// The program goes on here.
+    fn give_back(&self, supervisor: &Supervisor) -> anyhow::Result<()> {
+        let mut state = supervisor.state();
+        self.piped.iter().rev().for_each(|byte| state.piped.push_front(*byte));
+        drop(state);
+        supervisor.give_pending_input(&self.keys)
     }
 }
 
@@ -332,7 +357,7 @@ pub fn take_up(supervisor: &Arc<Supervisor>, job: &Job, moving: Moving) -> anyho
             txn: &moving.txn,
             to: &moving.to,
             name_there: &moving.name_there,
-            pending: Vec::new(),
+            pending: Unread::default(),
         };
         let result = held.take_up(&moving.phase, &decided);
         supervisor.state().moves.departing = None;
@@ -356,7 +381,7 @@ impl Held<'_> {
             // It has been ended or let go already, and only that was not written down.
             Err(error) => {
                 if let Phase::Discarding { relay } = phase {
-                    return go_away(self.supervisor, self.to, self.name_there, *relay);
+                    return go_away(self.supervisor, self.to, self.name_there, *relay).map(drop);
                 }
                 self.note(None)?;
                 self.supervisor.log_move(self.txn, "source", &format!("runs on ({error})"));

@@ -63,6 +63,20 @@ pub fn start(supervisor: &Arc<Supervisor>, host: &str, name: &str) -> anyhow::Re
     Ok(forward)
 }
 
+/// Sends input there.
+pub fn pass_on(forward: &Forward, keys: &[u8], piped: &[u8], piped_ended: bool) {
+    const PIECE: usize = 64 << 10;
+    let pieces = |request: &Request, bytes: &[u8]| {
+        // A link that has gone takes nothing: then the program is not there either.
+        bytes.chunks(PIECE).for_each(|piece| drop(forward.send((request.clone(), piece.to_vec()))));
+    };
+    pieces(&Request::Input, keys);
+    pieces(&Request::Piped, piped);
+    if piped_ended {
+        let _ = forward.send((Request::InputEnd, Vec::new()));
+    }
+}
+
 impl Supervisor {
     /// A machine, with the secrets that it took to reach it before.
     pub fn machine(&self, name: &str) -> anyhow::Result<Arc<Mutex<Machine>>> {

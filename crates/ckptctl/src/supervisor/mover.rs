@@ -19,7 +19,7 @@ use ckpt_transfer::wire;
 
 use super::connection::{Connection, Writer};
 use super::moves::{DataChannel, Decided, Decision, Guard};
-use super::{Place, Supervisor};
+use super::{Place, Supervisor, link};
 use crate::failure::{self, Failure};
 use crate::fate;
 use crate::jobs::{Moving, Phase};
@@ -70,7 +70,11 @@ pub fn start(
     let moving = move || {
         let asker = Asker { writer: writer.clone(), answered };
         let result = move_it(&supervisor, from, &host, options, asker, cancel);
-        supervisor.state().moves.mover = None;
+        {
+            let mut state = supervisor.state();
+            state.moves.mover = None;
+            state.moves.holds_input = false;
+        }
         match result {
             Ok(reply) => writer.tell(&reply),
             Err(error) => writer.fail(&error),
@@ -121,6 +125,7 @@ fn move_it(
         cancel,
         told: None,
         began: Instant::now(),
+        left_over: (Vec::new(), Vec::new(), false),
     };
     if from != LOCAL {
         let moving = Moving {
@@ -133,6 +138,7 @@ fn move_it(
     }
     let result = transaction::run(&mut road, &plan);
     let name_there = road.name_there();
+    let left_over = std::mem::take(&mut road.left_over);
     road.hang_up();
     if from != LOCAL && to != LOCAL {
         match &result {
@@ -142,6 +148,7 @@ fn move_it(
     } else if from != LOCAL && !matches!(result, Ok(Some(_))) {
         supervisor.change_job(|job| job.moving = None)?;
     }
+    supervisor.send_after(&left_over);
     match result {
         Ok(Some(report)) => Ok(Reply::MovedTo(Box::new(report))),
         Ok(None) => Ok(Reply::Done),
@@ -157,6 +164,21 @@ pub fn new_txn() -> anyhow::Result<String> {
 }
 
 impl Supervisor {
+    /// Has input go after the program, before what waits to be sent to it.
+    fn send_after(&self, (keys, piped, piped_ended): &(Vec<u8>, Vec<u8>, bool)) {
+        let mut state = self.state();
+        state.moves.holds_input = false;
+        if let Place::Away(away) = &state.place {
+            link::pass_on(&away.forward, keys, piped, *piped_ended);
+        } else {
+            state.keys.extend(keys);
+            state.piped.extend(piped);
+            state.piped_ended |= piped_ended;
+        }
+        drop(state);
+        self.tell_all();
+    }
+
     /// Where the program is: the host, and the job's name there.
     pub fn whereabouts(&self) -> anyhow::Result<(String, String)> {
         let state = self.state();
@@ -261,6 +283,8 @@ struct Road<'a> {
     cancel: Arc<AtomicBool>,
     told: Option<Instant>,
     began: Instant,
+    /// Input that is to go after the program.
+    left_over: (Vec<u8>, Vec<u8>, bool),
 }
 
 fn index(side: Side) -> usize {
@@ -512,6 +536,10 @@ impl Ends for Road<'_> {
         self.spots[index(Side::Destination)].job.clone()
     }
 
+    fn pass_on(&mut self, keys: &[u8], piped: &[u8], piped_ended: bool) {
+        self.left_over = (keys.to_vec(), piped.to_vec(), piped_ended);
+    }
+
     fn tell(&mut self, news: Reply) {
         if let Reply::Progress { done, total, .. } = &news {
             if done < total && self.told.is_some_and(|told| told.elapsed() < TICK) {
@@ -523,6 +551,9 @@ impl Ends for Road<'_> {
     }
 
     fn enter(&mut self, state: &str) {
+        if state == "prepared" && !self.spots[0].is_local {
+            self.supervisor.state().moves.holds_input = true;
+        }
         self.supervisor.log_move(&self.txn, "mover", state);
     }
 

@@ -40,6 +40,8 @@ pub struct Moves {
     pub mover: Option<Control>,
     /// Machines that were reached, with the secrets that it took.
     pub machines: Vec<(String, Arc<Mutex<Machine>>)>,
+    /// The program, elsewhere, is about to be frozen: input for it waits.
+    pub holds_input: bool,
     /// The link to the host where the program is, or was last.
     pub link: Option<Arc<Link>>,
 }

@@ -56,7 +56,8 @@ impl Supervisor {
                 }
             }
         }
-        if feed(&mut state) {
+        // A program that departs is given nothing any more: it goes after it.
+        if state.moves.departing.is_none() && feed(&mut state) {
             // There is room for more input.
             self.changed.notify_all();
         }
@@ -69,7 +70,8 @@ impl Supervisor {
         let mut watched: Vec<(Arc<OwnedFd>, PollFlags)> = Vec::new();
         if let Place::Here(here) = &state.place {
             let reading = if state.is_held_back() || must_try_again { PollFlags::empty() } else { PollFlags::IN };
-            let writing = if state.keys.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+            let is_fed = state.moves.departing.is_none();
+            let writing = if state.keys.is_empty() || !is_fed { PollFlags::empty() } else { PollFlags::OUT };
             if !(reading | writing).is_empty() {
                 watched.push((Arc::clone(&here.terminal.master), reading | writing));
             }
@@ -77,7 +79,7 @@ impl Supervisor {
                 watched
                     .extend([1, 2].iter().filter_map(|fd| here.outlets.get(*fd)).map(|end| (Arc::clone(end), reading)));
             }
-            if let Some(input) = here.outlets.get(0) {
+            if let Some(input) = here.outlets.get(0).filter(|_| is_fed) {
                 // That nobody reads any more is told in any case.
                 let writing = if state.piped.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
                 watched.push((Arc::clone(input), writing));
