@@ -102,6 +102,8 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
                     (row.state, row.ending, row.pid) = (JobState::Ended, Some(ending), None);
                 });
                 model.tell(format!("{name} {}", ending_words(ending)), false);
+                // As long as somebody is connected, what supervised it stays, and it cannot be restored.
+                return vec![Effect::Detach];
             }
             Vec::new()
         }
