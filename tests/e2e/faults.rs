@@ -319,7 +319,11 @@ fn is_same_trail(directory: &Path, transcript: &Transcript) -> Result<()> {
 }
 
 fn end(pid: Pid) -> Result<()> {
-    kill_process(pid, Signal::KILL).with_context(|| format!("cannot kill {pid:?}"))
+    match kill_process(pid, Signal::KILL) {
+        // It has done its part this moment.
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot kill {pid:?}")),
+    }
 }
 
 /// The host's own cable, pulled in the middle of the image and plugged in again when all is decided.
