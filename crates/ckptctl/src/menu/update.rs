@@ -276,6 +276,7 @@ fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>) -> 
             refreshed(model, job)
         }
         (Reason::Restore { job }, Ok(_)) => {
+            correct(model, job, |row| (row.state, row.ending) = (JobState::Running, None));
             model.tell(format!("{job} runs again"), false);
             open_job(model, job)
         }
