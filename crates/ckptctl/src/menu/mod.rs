@@ -1,6 +1,6 @@
 //! The menu: what `ckptctl` without a verb shows.
 //!
-//! One place where anything changes ([`update`]), a pure [`view`], and [`work`] that does what the model asks for on threads
+//! One place where anything changes ([`update()`]), a pure [`view`], and [`work`] that does what the model asks for on threads
 //! of its own and sends back what came of it. Acts are the verbs of the command line: nothing can be done here that cannot be
 //! done there.
 
