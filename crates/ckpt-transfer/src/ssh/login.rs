@@ -104,11 +104,11 @@ impl Login<'_> {
             match agent.userauth(&self.host.user, identity) {
                 Ok(()) if self.ssh.authenticated() => return Ok(Some(name)),
                 Ok(()) => self.tried.push(format!("{name} (accepted, but not enough)")),
-                Err(error) if is_any(&error, &GONE) => {
+                Err(error) if is_gone(&error) => {
                     self.tried.push(name);
                     return Err(self.broken(&error));
                 }
-                Err(error) if is_any(&error, &REFUSED) => self.tried.push(format!("{name} (refused)")),
+                Err(error) if is_refused(&error) => self.tried.push(format!("{name} (refused)")),
                 Err(error) => self.tried.push(format!("{name} ({})", error.message())),
             }
             self.seen.push(identity.blob().to_vec());
@@ -169,11 +169,11 @@ impl Login<'_> {
                     self.tried.push(format!("{name} (accepted, but not enough)"));
                     return Ok(None);
                 }
-                Err(error) if is_any(&error, &GONE) => {
+                Err(error) if is_gone(&error) => {
                     self.tried.push(name);
                     return Err(self.broken(&error));
                 }
-                Err(error) if is_any(&error, &REFUSED) => {
+                Err(error) if is_refused(&error) => {
                     // The passphrase was right: the key could be used.
                     if let Some(passphrase) = passphrase {
                         self.secrets.remember(&secret, passphrase);
@@ -215,7 +215,7 @@ impl Login<'_> {
                     }
                     break;
                 }
-                Err(error) if is_any(&error, &GONE) => {
+                Err(error) if is_gone(&error) => {
                     self.tried.push("keyboard-interactive".to_owned());
                     return Err(self.broken(&error));
                 }
@@ -256,7 +256,7 @@ impl Login<'_> {
                     self.secrets.remember(&secret, password);
                     return Ok(Some("password".to_owned()));
                 }
-                Err(error) if is_any(&error, &GONE) => {
+                Err(error) if is_gone(&error) => {
                     self.tried.push("password".to_owned());
                     return Err(self.broken(&error));
                 }
@@ -407,6 +407,17 @@ fn public_key(file: &Path) -> Option<Vec<u8>> {
 
 fn kind(blob: &[u8]) -> String {
     HostKey::of(blob).map_or_else(|| "of an unknown kind".to_owned(), |key| key.algorithm)
+}
+
+/// Whether the connection has ended. libssh2 tells that of a server that ends it instead of answering as if the key were
+/// refused; only its words differ (`userauth.c`: "Waiting for publickey USERAUTH response").
+fn is_gone(error: &ssh2::Error) -> bool {
+    is_any(error, &GONE) || is_any(error, &REFUSED) && error.message().starts_with("Waiting for ")
+}
+
+/// Whether the server said no.
+fn is_refused(error: &ssh2::Error) -> bool {
+    is_any(error, &REFUSED) && !is_gone(error)
 }
 
 fn is_any(error: &ssh2::Error, codes: &[i32]) -> bool {
