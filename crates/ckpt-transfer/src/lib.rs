@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod directories;
 pub mod files;
 pub mod frames;
 pub mod hosts;

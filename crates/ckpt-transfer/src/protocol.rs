@@ -501,6 +501,19 @@ pub struct FileEntry {
     pub link: Option<Bytes>,
 }
 
+impl FileEntry {
+    /// The kind of a directory.
+    pub const DIRECTORY: u32 = 0o040_000;
+    /// The kind of a symbolic link.
+    pub const LINK: u32 = 0o120_000;
+
+    /// What kind of file it is: the type bits of its mode (`S_IFMT`).
+    #[must_use]
+    pub fn kind(&self) -> u32 {
+        self.mode & 0o170_000
+    }
+}
+
 /// A job's terminal, as it is when the program is frozen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TerminalEntry {

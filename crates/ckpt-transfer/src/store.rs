@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 
+use crate::directories;
+
 #[allow(clippy::cast_possible_wrap, reason = "a flag")]
 const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits() as i32;
 
@@ -91,8 +93,7 @@ impl Store {
     /// # Errors
     /// Without a home directory.
     pub fn open() -> Result<Self, StoreError> {
-        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let cache = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+        let cache = directories::base("XDG_CACHE_HOME", ".cache");
         Ok(Self { root: cache.ok_or(StoreError::NoHome)?.join("ckptctl") })
     }
 

@@ -14,7 +14,7 @@ use anyhow::Context;
 use ckpt_core::Class;
 use ckpt_core::resource::bytes::Bytes;
 use ckpt_core::resource::machine::Machine;
-use ckpt_transfer::files::Hashes;
+use ckpt_transfer::files::{self, Hashes};
 use ckpt_transfer::protocol::{FileEntry, FileRole, MachineReport, Reply, Request, VERSION};
 use ckpt_transfer::serve::serve;
 use ckpt_transfer::store::Store;
@@ -178,7 +178,7 @@ fn files_below(root: &Path) -> anyhow::Result<Vec<FileEntry>> {
                     role: FileRole::Output,
                     mode: stat.mode(),
                     size: if stat.is_file() { stat.len() } else { 0 },
-                    modified: stat.mtime() * 1_000_000_000 + stat.mtime_nsec(),
+                    modified: files::modified(&stat),
                     hash,
                     build_id: None,
                     link: link.map(|link| Bytes(link.into_os_string().into_vec())),

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use ckpt_core::Class;
+use ckpt_transfer::directories;
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -26,8 +27,7 @@ pub struct Config {
 /// # Errors
 /// Without a home directory.
 pub fn path() -> anyhow::Result<PathBuf> {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let directory = absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")));
+    let directory = directories::base("XDG_CONFIG_HOME", ".config");
     let Some(directory) = directory else {
         return Err(Failure::new(
             Class::Failed,

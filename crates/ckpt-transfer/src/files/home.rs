@@ -14,9 +14,6 @@ use super::{FilesError, Hashes, is_plain, make_way};
 use crate::protocol::{FileEntry, FileRole};
 use crate::store::Store;
 
-const DIRECTORY: u32 = 0o040_000;
-const LINK: u32 = 0o120_000;
-
 /// The files of a program as they were here when it left, or when they were last brought back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Listed", into = "Listed")]
@@ -97,7 +94,7 @@ impl Departed {
     fn tree_of<'a>(&self, path: &'a Path) -> Option<&'a Path> {
         let is_tree = |path: &&Path| {
             let entry = self.files.get(*path);
-            entry.is_some_and(|entry| entry.mode & 0o170_000 == DIRECTORY && entry.role != FileRole::Code)
+            entry.is_some_and(|entry| entry.kind() == FileEntry::DIRECTORY && entry.role != FileRole::Code)
         };
         path.ancestors().filter(is_tree).last()
     }
@@ -122,7 +119,7 @@ pub fn conflicts(files: &[FileEntry], departed: &Departed, hashes: &mut Hashes) 
     for file in files.iter().filter(|file| file.role != FileRole::Code) {
         let before = departed.files.get(&file.path);
         let is_there_as_it_left = before.is_some_and(|before| before.hash == file.hash && before.link == file.link);
-        let is_directory = file.mode & 0o170_000 == DIRECTORY;
+        let is_directory = file.kind() == FileEntry::DIRECTORY;
         if is_there_as_it_left || is_directory || departed.root_of(&file.path).is_none() {
             continue;
         }
@@ -201,8 +198,8 @@ fn bring(file: &FileEntry, root: &Path, store: &Store, hashes: &mut Hashes) -> R
         make_way(root, path)?;
     }
     let here = fs::symlink_metadata(path).ok();
-    match (file.mode & 0o170_000, &file.hash, &file.link) {
-        (DIRECTORY, ..) => match here {
+    match (file.kind(), &file.hash, &file.link) {
+        (FileEntry::DIRECTORY, ..) => match here {
             Some(stat) if stat.is_dir() => Ok(false),
             Some(_) => Err(FilesError::wrong(path, "is a directory there and none here", "move it away")),
             None => {
@@ -211,7 +208,7 @@ fn bring(file: &FileEntry, root: &Path, store: &Store, hashes: &mut Hashes) -> R
                 Ok(true)
             }
         },
-        (LINK, _, Some(target)) => {
+        (FileEntry::LINK, _, Some(target)) => {
             let target = std::ffi::OsStr::from_bytes(&target.0);
             if fs::read_link(path).is_ok_and(|here| here.as_os_str() == target) {
                 return Ok(false);

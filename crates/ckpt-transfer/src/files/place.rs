@@ -14,9 +14,6 @@ use super::{FilesError, Hashes, below, hashes, is_plain, make_way};
 use crate::protocol::{FileEntry, FileRole, FilesPolicy};
 use crate::store::Store;
 
-const DIRECTORY: u32 = 0o040_000;
-const LINK: u32 = 0o120_000;
-
 /// What a program that arrived is shown.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Placed {
@@ -65,7 +62,7 @@ fn expect(file: &FileEntry, hashes: &mut Hashes) -> Result<(), FilesError> {
     let advice = "put the same file there, or let it go along with --files=carry";
     let wrong = |what: &str| Err(FilesError::wrong(&file.path, what, advice));
     let Some(hash) = &file.hash else {
-        let is_directory = file.mode & 0o170_000 == DIRECTORY;
+        let is_directory = file.kind() == FileEntry::DIRECTORY;
         return if is_directory && !stat.is_dir() { wrong("is no directory there") } else { Ok(()) };
     };
     // As a restore does: a file that is only read may have grown.
@@ -120,7 +117,7 @@ pub fn place(
             ));
         }
         let is_in_tree = trees.iter().any(|tree| file.path.starts_with(tree));
-        let is_directory = file.mode & 0o170_000 == DIRECTORY;
+        let is_directory = file.kind() == FileEntry::DIRECTORY;
         if file.role == FileRole::Code && !is_in_tree {
             placed.shown.extend(place_code(file, store, hashes, directory)?);
             continue;
@@ -140,7 +137,7 @@ pub fn place(
         remove_others(&below(directory, tree), &kept)?;
     }
     // Directories last: what was written into them has changed their times.
-    for file in files.iter().filter(|file| file.mode & 0o170_000 == DIRECTORY) {
+    for file in files.iter().filter(|file| file.kind() == FileEntry::DIRECTORY) {
         let copy = below(directory, &file.path);
         if kept.contains(&copy) {
             set_times(&copy, file)?;
@@ -158,7 +155,7 @@ fn place_code(
     directory: &Path,
 ) -> Result<Option<Shown>, FilesError> {
     let Some(hash) = &file.hash else {
-        if fs::metadata(&file.path).is_ok_and(|stat| stat.is_dir()) || file.mode & 0o170_000 != DIRECTORY {
+        if fs::metadata(&file.path).is_ok_and(|stat| stat.is_dir()) || file.kind() != FileEntry::DIRECTORY {
             return Ok(None);
         }
         // A directory that it has open and that this machine lacks: an empty one.
@@ -188,8 +185,8 @@ fn gone(file: &FileEntry) -> FilesError {
 /// Makes `copy` the file.
 fn put(file: &FileEntry, store: &Store, hashes: &mut Hashes, copy: &Path) -> Result<(), FilesError> {
     let writing = || FilesError::io("write", copy);
-    match (file.mode & 0o170_000, &file.hash, &file.link) {
-        (DIRECTORY, ..) => {
+    match (file.kind(), &file.hash, &file.link) {
+        (FileEntry::DIRECTORY, ..) => {
             if fs::symlink_metadata(copy).is_ok_and(|stat| !stat.is_dir()) {
                 fs::remove_file(copy).map_err(writing())?;
             }
@@ -197,7 +194,7 @@ fn put(file: &FileEntry, store: &Store, hashes: &mut Hashes, copy: &Path) -> Res
             // It has to be written into, whatever it was.
             fs::set_permissions(copy, Permissions::from_mode(file.mode & 0o1777 | 0o700)).map_err(writing())
         }
-        (LINK, _, Some(target)) => {
+        (FileEntry::LINK, _, Some(target)) => {
             remove(copy)?;
             symlink(std::ffi::OsStr::from_bytes(&target.0), copy).map_err(writing())?;
             set_times(copy, file)
@@ -263,6 +260,7 @@ pub fn set_times(path: &Path, file: &FileEntry) -> Result<(), FilesError> {
 }
 
 /// A file's time of modification, in nanoseconds since 1970.
+#[must_use]
 pub fn modified(stat: &fs::Metadata) -> i64 {
     stat.mtime() * 1_000_000_000 + stat.mtime_nsec()
 }

@@ -300,6 +300,18 @@ impl Place {
         })
     }
 
+    /// The places of a test's user, in a home directory of its own.
+    #[cfg(test)]
+    fn in_home(home: &Path) -> Self {
+        Self {
+            hosts_file: home.join("hosts.toml"),
+            ssh_config: home.join(".ssh/config"),
+            system_config: home.join("none"),
+            home: home.to_owned(),
+            user: "here".to_owned(),
+        }
+    }
+
     /// A path with `~` for the home directory.
     fn expand(&self, path: &str) -> PathBuf {
         match path.strip_prefix('~') {

@@ -14,6 +14,7 @@ use anyhow::Context;
 use ckpt_core::Class;
 use ckpt_core::proc::Stat;
 use ckpt_core::resource::bytes::Bytes;
+use ckpt_transfer::directories;
 use ckpt_transfer::protocol::{Ending, JobState};
 use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
@@ -268,8 +269,7 @@ pub struct Claim<'a> {
 impl JobStore {
     /// The user's jobs.
     pub fn open() -> anyhow::Result<Self> {
-        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+        let state = directories::base("XDG_STATE_HOME", ".local/state");
         let state = state.context("there is no directory for jobs; set HOME or XDG_STATE_HOME")?;
         Ok(Self { root: state.join("ckptctl/jobs") })
     }

@@ -20,14 +20,7 @@ impl Home {
     }
 
     fn place(&self) -> Place {
-        let home = self.0.path().to_owned();
-        Place {
-            hosts_file: home.join("hosts.toml"),
-            ssh_config: home.join(".ssh/config"),
-            system_config: home.join("none"),
-            home,
-            user: "here".to_owned(),
-        }
+        Place::in_home(self.0.path())
     }
 
     fn hosts(&self) -> Hosts {
