@@ -1,6 +1,7 @@
 //! Jobs: programs that were started with `run` and have a name.
 
 mod attach;
+mod doubt;
 mod end;
 mod everywhere;
 mod history;

@@ -4,6 +4,9 @@ use super::{Ends, Fault, Mover, Side};
 use crate::protocol::{FileEntry, FileRole, Reply, Request, Target};
 use crate::wire::MOST_BODY;
 
+/// How much of a file may be on its way from the source that the destination does not want any more.
+const MOST_AHEAD: u64 = 64 << 20;
+
 impl<E: Ends> Mover<'_, E> {
     /// Which of these contents the destination lacks.
     pub(super) fn lacking(&mut self, files: &[FileEntry]) -> Result<Vec<(usize, u64)>, Fault> {
@@ -22,34 +25,74 @@ impl<E: Ends> Mover<'_, E> {
         let total = wanted().map(|(file, there)| file.size.saturating_sub(there)).sum();
         let mut done = 0;
         for (file, there) in wanted() {
-            let Some(hash) = &file.hash else { continue };
-            let target = Target::Store(hash.clone());
-            self.say(Side::Destination, &Request::Put { target, size: file.size, offset: there });
-            self.send(file, there, &mut |count, mover| {
+            let mut tell = |count, mover: &mut Self| {
                 done += count;
                 mover.ends.tell(Reply::Progress { phase: "files".to_owned(), done, total });
-            })?;
-            let stored =
-                self.expect(Side::Destination, None, |reply| if reply == Reply::Stored { Ok(()) } else { Err(reply) });
+            };
+            let mut stored = self.put(file, there, &mut tell);
+            if there > 0 && matches!(stored, Err(Fault::Failed(Side::Destination, _))) {
+                // Another move may have finished or dropped what was there of it.
+                self.again(Side::Destination)?;
+                stored = match self.lacking(std::slice::from_ref(file))?.first() {
+                    Some((_, there)) => self.put(file, *there, &mut tell),
+                    None => Ok(()),
+                };
+            }
             match stored {
-                Err(Fault::Failed(Side::Destination, _)) if !is_frozen && file.role != FileRole::Code => {}
+                Err(Fault::Failed(Side::Destination, _)) if !is_frozen && file.role != FileRole::Code => {
+                    self.again(Side::Destination)?;
+                }
                 stored => stored?,
             }
         }
         Ok(())
     }
 
+    /// Connects to an end again: after a copy that failed it understands nothing more.
+    fn again(&mut self, side: Side) -> Result<(), Fault> {
+        self.early.retain(|(from, ..)| *from != side);
+        self.ends.reach(side).map_err(|failed| Fault::Failed(side, failed))
+    }
+
+    /// Copies one file.
+    fn put(&mut self, file: &FileEntry, there: u64, sent: &mut dyn FnMut(u64, &mut Self)) -> Result<(), Fault> {
+        let Some(hash) = &file.hash else { return Ok(()) };
+        let target = Target::Store(hash.clone());
+        self.say(Side::Destination, &Request::Put { target, size: file.size, offset: there });
+        self.send(file, there, sent)?;
+        self.expect(Side::Destination, None, |reply| if reply == Reply::Stored { Ok(()) } else { Err(reply) })
+    }
+
     /// Sends a file's bytes from an offset on, as many as were announced.
     fn send(&mut self, file: &FileEntry, offset: u64, sent: &mut dyn FnMut(u64, &mut Self)) -> Result<(), Fault> {
         let mut left = file.size.saturating_sub(offset);
         self.say(Side::Source, &Request::Read { path: file.path.clone(), offset, length: left });
-        while let Some(bytes) = self.chunk()? {
+        let mut failed = None;
+        loop {
+            let bytes = match self.chunk() {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => break,
+                // What the source still sends of it is let pass, if it is not much.
+                Err(fault @ (Fault::Failed(Side::Destination, _) | Fault::Lost(Side::Destination, _)))
+                    if left <= MOST_AHEAD =>
+                {
+                    failed.get_or_insert(fault);
+                    continue;
+                }
+                Err(fault) => return Err(fault),
+            };
+            if failed.is_some() {
+                continue;
+            }
             let count = (bytes.len() as u64).min(left);
             left -= count;
             let bytes = &bytes[..usize::try_from(count).unwrap_or(bytes.len())];
             self.ends.say(Side::Destination, &Request::Chunk, bytes);
             self.file_bytes += count;
             sent(count, self);
+        }
+        if let Some(fault) = failed {
+            return Err(fault);
         }
         // It became shorter since it was looked at. With something else in place of the rest it is found to be wrong there.
         while left > 0 {

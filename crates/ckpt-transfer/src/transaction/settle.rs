@@ -31,7 +31,7 @@ impl<E: Ends> Mover<'_, E> {
         });
         let from = &self.plan.from;
         let (message, whereabouts) = match resumed {
-            Ok(()) => (format!("{message}; the program runs on {}", place(from)), Whereabouts::Source),
+            Ok(()) => (format!("{message}; the program goes on {}", place(from)), Whereabouts::Source),
             Err(why) => (
                 format!(
                     "{message}; {} could not be told to let the program run on ({why}): it does so by itself, or saves the program after a minute; see `ckptctl ps`",

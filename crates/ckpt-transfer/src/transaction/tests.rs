@@ -282,6 +282,11 @@ impl World {
         }
     }
 
+    /// What an end has said does not arrive.
+    fn forget_replies(&mut self, side: Side) {
+        self.inbox.retain(|incoming| !matches!(incoming, Incoming::Said(from, ..) if *from == side));
+    }
+
     fn kill(&mut self, side: Side) {
         // Who traces the program goes, and with it every connection.
         self.cut(side);
@@ -350,12 +355,12 @@ impl Ends for World {
             Some(Fault::KilledBefore) => self.kill(side),
             Some(Fault::CutAfter) => {
                 self.act(side, request, body);
-                self.inbox.clear();
+                self.forget_replies(side);
                 self.cut(side);
             }
             Some(Fault::KilledAfter) => {
                 self.act(side, request, body);
-                self.inbox.clear();
+                self.forget_replies(side);
                 self.kill(side);
             }
             Some(Fault::Fails) => {

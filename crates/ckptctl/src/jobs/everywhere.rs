@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ckpt_transfer::hosts::{Hosts, LOCAL, Source};
 use ckpt_transfer::protocol::{JobState, JobStatus, Reply, Request};
 
+use super::doubt::settle_all;
 use super::list::statuses;
 use super::store::JobStore;
 use crate::failure;
@@ -17,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What all jobs are doing, on hosts as far as these answer soon.
 pub fn everywhere(store: &JobStore) -> anyhow::Result<Vec<JobStatus>> {
+    settle_all(store, PATIENCE)?;
     let mut jobs = statuses(store)?;
     let here = store.all()?;
     let mut names: BTreeSet<String> =

@@ -6,6 +6,7 @@ use std::path::Path;
 use ckpt_core::Class;
 use ckpt_core::resource::bytes::Bytes;
 
+use super::doubt;
 use super::history::History;
 use super::run::{finish, standard};
 use super::store::{Claim, Job, JobStore};
@@ -40,6 +41,13 @@ fn bytes(path: &Path) -> Bytes {
 
 /// Restores the job.
 pub fn restore(args: &RestoreArgs, job: &Job, number: Option<u64>) -> anyhow::Result<i32> {
+    let store = JobStore::open()?;
+    let was_over = job.is_over();
+    let job = &doubt::settle(&store, job.clone())?;
+    if let Some(host) = job.host.as_ref().filter(|_| was_over && !job.is_over()) {
+        let message = format!("the job {0} runs on {host} after all: ckptctl attach {0}", job.name);
+        return Err(Failure::new(Class::Failed, message).into());
+    }
     if !job.is_over() {
         let message = format!(
             "the job {0} runs; `ckptctl stop {0}` ends it, `ckptctl branch {0}` starts a second run beside it",
@@ -47,7 +55,6 @@ pub fn restore(args: &RestoreArgs, job: &Job, number: Option<u64>) -> anyhow::Re
         );
         return Err(Failure::new(Class::Failed, message).into());
     }
-    let store = JobStore::open()?;
     let claim = store.claim(Some(&job.name), Path::new(&job.name))?;
     go_on(&store, args, job, number, claim)
 }

@@ -114,6 +114,8 @@ pub enum Phase {
     },
     /// The program moves between two other machines, from `host`.
     Elsewhere,
+    /// It was saved here because nobody knew whether it runs there.
+    Doubt,
 }
 
 /// A process that is not taken for a later one of the same number.

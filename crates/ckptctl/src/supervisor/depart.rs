@@ -277,9 +277,13 @@ impl Held<'_> {
 
     /// Writes down how far the move is.
     fn note(&self, phase: Option<Phase>) -> anyhow::Result<()> {
-        let (txn, to, name_there) = (self.txn.to_owned(), self.to.to_owned(), self.name_there.to_owned());
-        let moving = phase.map(|phase| Moving { txn, to, name_there, phase });
+        let moving = phase.map(|phase| self.moving(phase));
         self.supervisor.change_job(|job| job.moving = moving)
+    }
+
+    fn moving(&self, phase: Phase) -> Moving {
+        let (txn, to, name_there) = (self.txn.to_owned(), self.to.to_owned(), self.name_there.to_owned());
+        Moving { txn, to, name_there, phase }
     }
 
     /// Saves the program into the job's history and ends it.
@@ -294,8 +298,10 @@ impl Held<'_> {
             file.display(),
             self.to
         );
+        let moving = self.moving(Phase::Doubt);
         self.supervisor.change_job(|job| {
-            job.moving = None;
+            // At home the host is asked again as soon as it can be.
+            job.moving = Some(moving).filter(|_| !job.visiting);
             job.doubt = Some(doubt);
         })?;
         self.supervisor.saved(&Bytes(file.as_os_str().as_bytes().to_vec()))?;

@@ -15,7 +15,7 @@ use ckpt_core::Class;
 use ckpt_core::resource::bytes::Bytes;
 use ckpt_core::resource::terminal::TerminalState;
 use ckpt_trace::sys;
-use ckpt_transfer::protocol::{Reply, WindowSize};
+use ckpt_transfer::protocol::{Reply, Request, WindowSize};
 use ckpt_transfer::transaction::Outcome;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -246,13 +246,24 @@ fn take_up(supervisor: &Arc<Supervisor>, door: &Door, mut job: Job, moving: Movi
             supervisor.be_away(job)
         }
         Phase::Elsewhere => {
-            if let Ok(Outcome::Ran { .. }) = mover::outcome_of(supervisor, &moving) {
-                job.host = Some(moving.to.clone());
-                job.name_there = Some(moving.name_there.clone());
+            let source = (job.host.clone(), job.name_there.clone().unwrap_or_else(|| job.name.clone()));
+            let told = match mover::outcome_of(supervisor, &moving) {
+                Ok(Outcome::Ran { .. }) => {
+                    job.host = Some(moving.to.clone());
+                    job.name_there = Some(moving.name_there.clone());
+                    Some(Request::Discard { host: moving.to.clone(), job: moving.name_there.clone(), relay: false })
+                }
+                Ok(Outcome::NotRan) => Some(Request::Resume),
+                // The source saves it by itself when nobody says otherwise.
+                Ok(Outcome::Died) | Err(_) => None,
+            };
+            if let (Some(host), Some(request)) = (source.0, told) {
+                mover::tell_source(supervisor, host, source.1, request)?;
             }
             supervisor.be_away(job)
         }
-        Phase::Parked | Phase::Discarding { .. } => {
+        // Doubt is over when the job is: it was not saved.
+        Phase::Doubt | Phase::Parked | Phase::Discarding { .. } => {
             if job.keeper.is_some_and(ProcessId::lives) {
                 job.moving = Some(moving.clone());
                 adopt_program(supervisor, door, job.clone())?;

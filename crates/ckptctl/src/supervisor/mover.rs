@@ -598,6 +598,27 @@ pub fn ask_for_fate(supervisor: &Arc<Supervisor>, moving: Moving) -> anyhow::Res
     Ok(())
 }
 
+/// Says to the source of a move, another host, what an earlier supervisor of ours could not say any more.
+pub fn tell_source(supervisor: &Arc<Supervisor>, host: String, name: String, request: Request) -> anyhow::Result<()> {
+    let supervisor = Arc::clone(supervisor);
+    let telling = move || {
+        let tell = || -> anyhow::Result<()> {
+            let machine = supervisor.machine(&host)?;
+            let agent = {
+                let mut machine = machine.lock().unwrap_or_else(PoisonError::into_inner);
+                machine.agent(&[], &mut Nobody, &mut |_, _| ())?
+            };
+            agent.ask(&Request::Join { job: name, create: false })?;
+            agent.ask(&request).map(drop)
+        };
+        if let Err(error) = tell() {
+            supervisor.log_move("-", "supervisor", &failure::line(&error));
+        }
+    };
+    std::thread::Builder::new().name("source".to_owned()).spawn(telling).context("no thread could be made")?;
+    Ok(())
+}
+
 /// Asks the destination of a move what became of it.
 pub fn outcome_of(supervisor: &Supervisor, moving: &Moving) -> Result<Outcome, Failed> {
     let asked = if moving.to == LOCAL {
