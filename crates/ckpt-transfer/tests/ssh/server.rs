@@ -144,7 +144,10 @@ impl Server {
             "[hosts.there]\naddress = \"127.0.0.1\"\nport = {}\nuser = \"{}\"\nhost_key = \"accept-new\"\n{more}\n",
             self.port, self.user
         );
-        fs::write(self.path("home/hosts.toml"), text).unwrap();
+        // Several threads may be about to read it.
+        let whole = tempfile::NamedTempFile::new_in(self.path("home")).unwrap();
+        fs::write(&whole, text).unwrap();
+        whole.persist(self.path("home/hosts.toml")).unwrap();
         Hosts::load_from(self.place()).unwrap()
     }
 
