@@ -33,7 +33,7 @@ use crate::cli::{files_policy_of, nest_policy_of};
 use crate::client;
 use crate::door::{Door, LOOK};
 use crate::failure::{self, Failure};
-use crate::jobs::{JobEnding, JobStore, ProcessId, path_of, write_ending};
+use crate::jobs::{Job, JobEnding, JobStore, ProcessId, path_of, write_ending};
 use crate::local::{self, Receiver};
 use crate::supervisor::{LOCK, Launch, LaunchKind, Log, Outlets, Terminal};
 
@@ -401,13 +401,20 @@ impl Keeper {
     /// The supervisor was killed. The next verb that needs one starts it, but a move in the middle is not left alone until then.
     fn lose_supervisor(&mut self) {
         self.supervisor = None;
-        let name = self.door_name.trim_end_matches(DOOR_END);
-        let job = JobStore::open().and_then(|store| store.find(name));
-        if self.ended.is_none() && job.is_ok_and(|job| job.is_some_and(|job| job.moving.is_some())) {
-            let launch = Launch { name: name.to_owned(), kind: LaunchKind::Adopt };
+        if self.ended.is_none() && self.job().is_ok_and(|job| job.is_some_and(|job| job.moving.is_some())) {
+            let launch = Launch { name: self.name().to_owned(), kind: LaunchKind::Adopt };
             // Where none can be started, the next verb tries again.
             self.called = self.signals.lifted(|| client::begin(&launch, &[], None)).ok();
         }
+    }
+
+    fn name(&self) -> &str {
+        self.door_name.trim_end_matches(DOOR_END)
+    }
+
+    /// What is written down of the job.
+    fn job(&self) -> anyhow::Result<Option<Job>> {
+        JobStore::open()?.find(self.name())
     }
 
     /// A supervisor has come: it gets everything.
@@ -441,8 +448,13 @@ impl Keeper {
     }
 
     /// Without a supervisor: what was printed last goes into the log, and then the ending is written down, unless a supervisor is
-    /// just being started. True when that is done.
+    /// just being started, or the job lives elsewhere. True when that is done.
     fn finish_alone(&mut self, ending: Ending) -> bool {
+        let is_elsewhere = |job: Job| job.host.is_some() && job.moving.is_none();
+        if self.job().is_ok_and(|job| job.is_none_or(is_elsewhere)) {
+            Door::close(&self.places, &self.door_name);
+            return true;
+        }
         let Ok(lock) = File::create(self.directory.join(LOCK)) else { return true };
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return false;

@@ -169,6 +169,22 @@ impl Job {
         matches!(self.state(), JobState::Ended | JobState::Saved)
     }
 
+    /// The job as it is when what was left of it here has been ended, because it runs elsewhere, and only that was not written
+    /// down: its end is not the job's. `None`: it was only a guest here.
+    fn unless_discarded(self) -> Option<Self> {
+        let process = ProcessId { pid: self.pid, start_ticks: self.start_ticks };
+        match &self.moving {
+            Some(Moving { phase: Phase::Discarding { relay }, to, name_there, .. })
+                if self.is_of_another_boot() || !process.lives() =>
+            {
+                let (host, name_there) = (Some(to.clone()), Some(name_there.clone()));
+                let away = Self { host, name_there, moving: None, ending: None, keeper: None, ..self.clone() };
+                relay.then_some(Self { pid: 0, start_ticks: 0, ..away })
+            }
+            _ => Some(self),
+        }
+    }
+
     /// Whether the machine was started again since.
     pub fn is_of_another_boot(&self) -> bool {
         self.boot != boot()
@@ -425,7 +441,7 @@ impl JobStore {
         {
             job.ending = Some(written.ending);
         }
-        Ok(Some(job))
+        Ok(job.unless_discarded())
     }
 
     /// Writes a job down.
@@ -548,6 +564,28 @@ mod tests {
         assert_eq!(claim.name(), "sim");
         claim.prepare().unwrap();
         assert!(store.job("sim").is_err());
+    }
+
+    #[test]
+    fn what_was_ended_because_it_runs_elsewhere_has_not_ended() {
+        let (_directory, store) = store();
+        let phase = |relay| Phase::Discarding { relay };
+        let moving =
+            |relay| Moving { txn: "1".into(), to: "a".into(), name_there: "sim-2".into(), phase: phase(relay) };
+        let mut job = Job { moving: Some(moving(true)), ..this_process("sim") };
+        store.put(&job).unwrap();
+        assert_eq!(store.job("sim").unwrap(), job, "it is still there");
+
+        job.start_ticks += 1;
+        store.put(&job).unwrap();
+        let process = ProcessId { pid: job.pid, start_ticks: job.start_ticks };
+        write_ending(&store.directory("sim"), process, JobEnding::now(Ending::Signaled(9))).unwrap();
+        let away = store.job("sim").unwrap();
+        assert_eq!((away.state(), away.host.as_deref()), (JobState::Running, Some("a")));
+        assert_eq!((away.name_there.as_deref(), away.moving, away.ending), (Some("sim-2"), None, None));
+
+        store.put(&Job { moving: Some(moving(false)), ..job }).unwrap();
+        assert!(store.job("sim").is_err(), "a guest has left");
     }
 
     #[test]
