@@ -93,7 +93,7 @@ fn walk(case: &Case) -> Result<()> {
     let mut menu = Menu::open(case, &[])?;
     // The picker, at the source.
     menu.wait("count.c")?;
-    menu.wait("Enter open")?;
+    menu.wait("Enter build")?;
     // Build with an error, which is shown at its line.
     menu.press("\r")?;
     menu.wait("was not built")?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use ckpt_core::resource::bytes::Bytes;
-use ckpt_core::{After, CheckpointOptions, Class};
+use ckpt_core::{After, CheckpointOptions, Class, Codec};
 use ckpt_transfer::protocol::{Reply, Request};
 use serde_json::Value;
 
@@ -54,6 +54,19 @@ fn process(pid: i32, file: &Path, args: &CheckpointArgs) -> anyhow::Result<(Valu
     };
     let report = ckpt_core::checkpoint(pid, file, &options)?;
     Ok((serde_json::to_value(&report).context("the report does not fit JSON; please report this")?, text::path(file)))
+}
+
+/// What a supervisor is asked for, to save its job into the history as without any option.
+pub fn into_history() -> Request {
+    let (stop, self_contained, carry_files, tcp_close) = (false, false, false, false);
+    Request::Checkpoint {
+        file: None,
+        stop,
+        codec: Codec::default().to_string(),
+        self_contained,
+        carry_files,
+        tcp_close,
+    }
 }
 
 /// Has a job's supervisor save it.

@@ -6,7 +6,7 @@ mod connect;
 mod keys;
 mod screen;
 
-pub use act::perform;
+pub use act::{follow, perform};
 pub use attach::{Attaching, Outcome, Session, attach};
 pub use connect::{begin, connect, launch};
 pub use screen::Screen;

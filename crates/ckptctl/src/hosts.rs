@@ -10,7 +10,7 @@ use serde_json::json;
 
 pub use self::args::HostsArgs;
 use self::args::{Act, AddArgs, EditArgs, HostOptions};
-pub use self::check::self_check;
+pub use self::check::{self_check, try_here, try_host};
 use crate::failure::Failure;
 use crate::{output, text};
 

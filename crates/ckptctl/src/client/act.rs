@@ -25,14 +25,15 @@ pub fn perform(stream: &UnixStream, request: &Request, mut meanwhile: impl FnMut
             let _ = wire::send(&mut &cancel, &Request::Cancel, &[]);
         }
     });
-    let result = answers(stream, request, &mut meanwhile);
+    let result = follow(stream, request, &mut meanwhile);
     handle.close();
     // It does nothing that could fail.
     let _ = watching.join();
     result
 }
 
-fn answers(stream: &UnixStream, request: &Request, meanwhile: &mut impl FnMut(&Reply)) -> anyhow::Result<Reply> {
+/// The same, where signals are not ours.
+pub fn follow(stream: &UnixStream, request: &Request, meanwhile: &mut impl FnMut(&Reply)) -> anyhow::Result<Reply> {
     wire::send(&mut &*stream, request, &[])?;
     loop {
         match wire::receive::<Reply>(&mut &*stream)? {

@@ -7,12 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use ckpt_core::Class;
 use ckpt_transfer::hosts::{Host, Hosts};
-use ckpt_transfer::ssh::{Secrets, Session, SshError, SshFault, Step, own_hash};
+use ckpt_transfer::ssh::{Prompter, Secrets, Session, SshError, SshFault, Step, own_hash};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::prompt::TerminalPrompter;
-use crate::{output, text};
+use crate::{doctor, output, text};
 
 /// What a copy of this program says of itself and its machine.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,23 +35,28 @@ struct SelfCheck {
 
 /// Says what this copy is, and what its machine has. Only ckptctl itself asks.
 pub fn self_check() -> anyhow::Result<i32> {
-    const FAILED: &str = "/proc cannot be read; see that it is mounted";
-    let (hash, _) = own_hash().context(FAILED)?;
-    let own = fs::read_link("/proc/self/exe").context(FAILED)?;
-    let memory = fs::read_to_string("/proc/meminfo").context(FAILED)?;
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let system = rustix::system::uname();
-    let said = SelfCheck {
-        hash,
-        memory: available(&memory),
-        disk: free_space(own.parent().unwrap_or(Path::new("/")))?,
-        load: load.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or_default(),
-        kernel: system.release().to_string_lossy().into_owned(),
-        host: system.nodename().to_string_lossy().into_owned(),
-        clock: clock(),
-    };
-    output::print_json(&said)?;
+    output::print_json(&SelfCheck::of_this()?)?;
     Ok(0)
+}
+
+impl SelfCheck {
+    fn of_this() -> anyhow::Result<Self> {
+        const FAILED: &str = "/proc cannot be read; see that it is mounted";
+        let (hash, _) = own_hash().context(FAILED)?;
+        let own = fs::read_link("/proc/self/exe").context(FAILED)?;
+        let memory = fs::read_to_string("/proc/meminfo").context(FAILED)?;
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let system = rustix::system::uname();
+        Ok(Self {
+            hash,
+            memory: available(&memory),
+            disk: free_space(own.parent().unwrap_or(Path::new("/")))?,
+            load: load.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or_default(),
+            kernel: system.release().to_string_lossy().into_owned(),
+            host: system.nodename().to_string_lossy().into_owned(),
+            clock: clock(),
+        })
+    }
 }
 
 fn available(meminfo: &str) -> u64 {
@@ -80,53 +85,117 @@ pub fn test(name: Option<&str>, json: bool) -> anyhow::Result<i32> {
     }
     let mut secrets = Secrets::new();
     let mut reports = Vec::new();
-    let mut all_work = true;
     for host in &chosen {
-        let mut report = Report { facts: Map::new(), json };
-        report.facts.insert("name".to_owned(), host.name.clone().into());
-        report.begin(&host.name)?;
-        let result = examine(host, &hosts, &mut secrets, &mut report);
-        let works = match result {
-            Ok(works) => works,
-            Err(error) => {
-                let fault = error.downcast_ref::<SshError>().map(|error| fault(error.fault));
-                report.facts.insert("fault".to_owned(), json!(fault.unwrap_or("failed")));
-                let line = text::plain(&crate::failure::line(&error));
-                let short = line.strip_prefix(&format!("{}: ", host.name)).unwrap_or(&line).to_owned();
-                report.fact("failed", "error", short.clone(), &short)?;
-                false
-            }
+        if !json {
+            output::print(&format!("{}\n", text::plain(&host.name)))?;
+        }
+        let mut tell = |title: &str, line: &str| {
+            if json { Ok(()) } else { output::print(&format!("  {title:<10}{line}\n")) }
         };
-        report.facts.insert("ok".to_owned(), works.into());
-        all_work &= works;
-        reports.push(Value::Object(report.facts));
+        reports.push(try_host(host, &hosts, &mut secrets, &mut TerminalPrompter, &mut tell)?);
     }
+    let all_work = reports.iter().all(|report| report["ok"] == true);
     if json {
         output::print_json(&json!({ "hosts": reports }))?;
     }
     Ok(if all_work { 0 } else { Class::Remote as i32 })
 }
 
-/// What was found, told at once to people and at the end to scripts.
-struct Report {
-    facts: Map<String, Value>,
-    json: bool,
+/// Is told what was found, as soon as it is: a title and a line.
+pub type Tell<'a> = dyn FnMut(&str, &str) -> anyhow::Result<()> + 'a;
+
+/// Tests a host. Gives what was found; `ok` in it says whether programs can be moved there.
+///
+/// # Errors
+/// When it cannot be told.
+pub fn try_host(
+    host: &Host,
+    hosts: &Hosts,
+    secrets: &mut Secrets,
+    prompter: &mut dyn Prompter,
+    tell: &mut Tell<'_>,
+) -> anyhow::Result<Value> {
+    let mut report = Report { facts: Map::new(), tell };
+    report.facts.insert("name".to_owned(), host.name.clone().into());
+    let works = match examine(host, hosts, secrets, prompter, &mut report) {
+        Ok(works) => works,
+        Err(error) => {
+            let fault = error.downcast_ref::<SshError>().map(|error| fault(error.fault));
+            report.facts.insert("fault".to_owned(), json!(fault.unwrap_or("failed")));
+            let line = text::plain(&crate::failure::line(&error));
+            let short = line.strip_prefix(&format!("{}: ", host.name)).unwrap_or(&line).to_owned();
+            report.fact("failed", "error", short.clone(), &short)?;
+            false
+        }
+    };
+    report.facts.insert("ok".to_owned(), works.into());
+    Ok(Value::Object(report.facts))
 }
 
-impl Report {
-    fn begin(&self, name: &str) -> anyhow::Result<()> {
-        if self.json { Ok(()) } else { output::print(&format!("{}\n", text::plain(name))) }
-    }
+/// The same for this machine.
+///
+/// # Errors
+/// When `/proc` cannot be read, or it cannot be told.
+pub fn try_here(tell: &mut Tell<'_>) -> anyhow::Result<Value> {
+    let mut report = Report { facts: Map::new(), tell };
+    let said = SelfCheck::of_this()?;
+    report.machine(&said, "the file system of ckptctl")?;
+    let works = report.doctor(doctor::report_of(ckpt_core::abilities())?)?;
+    report.facts.insert("ok".to_owned(), works.into());
+    Ok(Value::Object(report.facts))
+}
 
+/// What was found, told at once to people and at the end to scripts.
+struct Report<'a, 't> {
+    facts: Map<String, Value>,
+    tell: &'a mut Tell<'t>,
+}
+
+impl Report<'_, '_> {
     fn fact(&mut self, title: &str, key: &str, value: impl Serialize, line: &str) -> anyhow::Result<()> {
         let value = serde_json::to_value(value).context("a fact does not fit JSON; please report this")?;
         self.facts.insert(key.to_owned(), value);
-        if self.json { Ok(()) } else { output::print(&format!("  {title:<10}{}\n", text::plain(line))) }
+        (self.tell)(title, &text::plain(line))
+    }
+
+    fn machine(&mut self, said: &SelfCheck, place: &str) -> anyhow::Result<()> {
+        let line = format!("{}, Linux {}, load {:.2}", said.host, said.kernel, said.load);
+        let machine = json!({ "host": said.host, "kernel": said.kernel, "load": said.load });
+        self.fact("machine", "machine", machine, &line)?;
+        self.fact("memory", "memory", said.memory, &format!("{} available", text::size(said.memory)))?;
+        self.fact("disk", "disk", said.disk, &format!("{} free in {place}", text::size(said.disk)))
+    }
+
+    /// What `doctor` has found, in one line; whether programs can be restored there at all.
+    fn doctor(&mut self, said: Value) -> anyhow::Result<bool> {
+        let findings = said.get("findings").and_then(Value::as_array).cloned().unwrap_or_default();
+        let of = |grade: &str| -> Vec<String> {
+            let member =
+                |finding: &Value, key: &str| finding.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let those = findings.iter().filter(|finding| member(finding, "grade") == grade);
+            those.map(|finding| format!("{} ({})", member(finding, "name"), member(finding, "state"))).collect()
+        };
+        let (limited, no) = (of("limited"), of("no"));
+        let line = match (no.as_slice(), limited.as_slice()) {
+            ([], []) => "everything is possible".to_owned(),
+            ([], limited) => format!("limited: {}", limited.join("; ")),
+            (no, []) => format!("not possible: {}", no.join("; ")),
+            (no, limited) => format!("not possible: {}; limited: {}", no.join("; "), limited.join("; ")),
+        };
+        let works = no.is_empty();
+        self.fact("doctor", "doctor", said, &line)?;
+        Ok(works)
     }
 }
 
 /// Whether programs can be moved there.
-fn examine(host: &Host, hosts: &Hosts, secrets: &mut Secrets, report: &mut Report) -> anyhow::Result<bool> {
+fn examine(
+    host: &Host,
+    hosts: &Hosts,
+    secrets: &mut Secrets,
+    prompter: &mut dyn Prompter,
+    report: &mut Report<'_, '_>,
+) -> anyhow::Result<bool> {
     let mut printed = Ok(());
     let mut tell = |step: Step<'_>| {
         let told = match step {
@@ -151,7 +220,7 @@ fn examine(host: &Host, hosts: &Hosts, secrets: &mut Secrets, report: &mut Repor
             printed = told;
         }
     };
-    let session = Session::connect_telling(host, hosts, &mut TerminalPrompter, secrets, &mut tell)?;
+    let session = Session::connect_telling(host, hosts, prompter, secrets, &mut tell)?;
     printed?;
     let installed = session.install(&mut |_, _| ())?;
     let line = match installed.sent {
@@ -161,12 +230,9 @@ fn examine(host: &Host, hosts: &Hosts, secrets: &mut Secrets, report: &mut Repor
     report.fact("ckptctl", "ckptctl", &installed, &line)?;
 
     let (said, clock) = ask(&session, &installed.path)?;
-    let line = format!("{}, Linux {}, load {:.2}", said.host, said.kernel, said.load);
-    report.fact("machine", "machine", json!({ "host": said.host, "kernel": said.kernel, "load": said.load }), &line)?;
-    report.fact("memory", "memory", said.memory, &format!("{} available", text::size(said.memory)))?;
-    report.fact("disk", "disk", said.disk, &format!("{} free in {}", text::size(said.disk), installed.base))?;
+    report.machine(&said, &installed.base)?;
     report.fact("clock", "clock", json!({ "ahead": clock.ahead, "within": clock.within }), &clock.line())?;
-    doctor(&session, &installed.path, report)
+    doctor_there(&session, &installed.path, report)
 }
 
 /// How far a host's clock is from ours, in seconds.
@@ -206,29 +272,13 @@ fn ask(session: &Session, path: &str) -> anyhow::Result<(SelfCheck, Clock)> {
     Ok((said, clock))
 }
 
-/// What `doctor` says there, in one line; whether programs can be restored there at all.
-fn doctor(session: &Session, path: &str, report: &mut Report) -> anyhow::Result<bool> {
+/// What `doctor` says there.
+fn doctor_there(session: &Session, path: &str, report: &mut Report<'_, '_>) -> anyhow::Result<bool> {
     let finished = session.exec(&[path, "doctor", "--json"])?.finish()?;
     let said: Value = serde_json::from_slice(&finished.output).map_err(|_| {
         failed(session, format!("doctor does not answer there: {}", finished.said()), "run `PATH doctor` there")
     })?;
-    let findings = said.get("findings").and_then(Value::as_array).cloned().unwrap_or_default();
-    let of = |grade: &str| -> Vec<String> {
-        let member =
-            |finding: &Value, key: &str| finding.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let those = findings.iter().filter(|finding| member(finding, "grade") == grade);
-        those.map(|finding| format!("{} ({})", member(finding, "name"), member(finding, "state"))).collect()
-    };
-    let (limited, no) = (of("limited"), of("no"));
-    let line = match (no.as_slice(), limited.as_slice()) {
-        ([], []) => "everything is possible".to_owned(),
-        ([], limited) => format!("limited: {}", limited.join("; ")),
-        (no, []) => format!("not possible: {}", no.join("; ")),
-        (no, limited) => format!("not possible: {}; limited: {}", no.join("; "), limited.join("; ")),
-    };
-    let works = no.is_empty();
-    report.fact("doctor", "doctor", said, &line)?;
-    Ok(works)
+    report.doctor(said)
 }
 
 fn failed(session: &Session, what: String, advice: &str) -> SshError {

@@ -18,12 +18,21 @@ pub enum Effect {
         /// `NAME=VALUE` for it and what it starts.
         environment: Vec<(String, String)>,
     },
+    /// Save a job into its history.
+    Save {
+        /// The job.
+        job: String,
+    },
+    /// Give an act up that is under way.
+    Cancel(Reason),
     /// Show a job's terminal, of this size.
     Attach {
         /// The job.
         job: String,
         /// The size of its pane.
         size: WindowSize,
+        /// Which attachment this is: what an earlier one still says is not about this job.
+        number: u64,
     },
     /// Do not show it any more.
     Detach,
@@ -38,8 +47,13 @@ pub enum Effect {
         /// Where to.
         host: String,
     },
-    /// Answer a question of the move.
-    Answer(Option<String>),
+    /// Answer a question.
+    Answer {
+        /// Whose.
+        asker: Asker,
+        /// What was typed; `None`: nothing.
+        answer: Option<String>,
+    },
     /// Give the move up.
     CancelMove,
     /// List a directory.
@@ -55,6 +69,8 @@ pub enum Effect {
     },
     /// Read the hosts file.
     Hosts,
+    /// Try the connections to hosts, a few at a time.
+    Try(Vec<String>),
     /// Leave the menu.
     Quit,
 }
@@ -101,16 +117,27 @@ pub enum Reason {
         /// The job.
         job: String,
     },
-    /// Try a host.
-    Test {
-        /// The host.
-        host: String,
+    /// Set or end a job's schedule.
+    Schedule {
+        /// The job.
+        job: String,
     },
+    /// Change the hosts file.
+    Hosts,
+}
+
+/// Who asks the user something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asker {
+    /// The move.
+    Move,
+    /// The trial of a host.
+    Trial(String),
 }
 
 impl Reason {
     /// Whether it changes something: these are shown in the log pane, and refused by `--read-only`.
     pub fn is_act(&self) -> bool {
-        !matches!(self, Self::History { .. } | Self::Test { .. })
+        !matches!(self, Self::History { .. })
     }
 }

@@ -38,6 +38,12 @@ pub enum Action {
     Stop,
     Remove,
     Test,
+    TestAll,
+    Command,
+    AddHost,
+    EditHost,
+    Schedule,
+    Cancel,
     Log,
 }
 
@@ -97,8 +103,9 @@ pub const COMMANDS: &[Command] = &[
         "Open the job or directory; build the source; choose the host",
         ALL,
     ),
-    command(Action::Type, "type", &["t"], "type into it", "Send all keys to the program, until Ctrl+]", &[Job]),
+    command(Action::Type, "type", &["t"], "type", "Send all keys to the program, until Ctrl+]", &[Job]),
     command(Action::Run, "run", &["r"], "run", "Run the chosen program as a job", &[New]),
+    command(Action::NextTab, "next-tab", &["tab"], "view", "Terminal, checkpoints, what it holds", &[Job]),
     command(Action::Save, "save", &["c"], "save", "Save the program into its history; it runs on", &[Jobs, Job]),
     command(Action::Migrate, "migrate", &["m"], "move", "Move the program to another machine, or home", &[Jobs, Job]),
     command(
@@ -117,7 +124,7 @@ pub const COMMANDS: &[Command] = &[
         "Start a second run from the chosen checkpoint, beside the first",
         &[Job],
     ),
-    command(Action::NextTab, "next-tab", &["tab"], "next view", "Terminal, checkpoints, what it holds", &[Job]),
+    command(Action::Command, "command", &["!"], "command line", "Run a command line instead of a file", &[New]),
     command(Action::Arguments, "arguments", &["a"], "arguments", "Give the program arguments", &[New]),
     command(Action::Flags, "flags", &["f"], "flags", "Give the compiler flags", &[New]),
     command(
@@ -130,13 +137,31 @@ pub const COMMANDS: &[Command] = &[
     ),
     command(Action::Directory, "directory", &["d"], "directory", "Run the program in another directory", &[New]),
     command(
+        Action::Schedule,
+        "schedule",
+        &["a"],
+        "automatic",
+        "Have the job saved by itself: every so often, before each move",
+        &[Jobs, Job],
+    ),
+    command(
         Action::Test,
         "test",
         &["t"],
         "test",
         "Try the connection to the host and see what is possible there",
+        &[Hosts, Choose],
+    ),
+    command(
+        Action::TestAll,
+        "test-all",
+        &["T"],
+        "test all",
+        "Try the connections to all hosts that are shown",
         &[Hosts],
     ),
+    command(Action::AddHost, "add-host", &["a"], "add", "Add a host to the hosts file", &[Hosts]),
+    command(Action::EditHost, "edit-host", &["e"], "edit", "Change a host in the hosts file", &[Hosts]),
     command(
         Action::New,
         "new",
@@ -148,7 +173,15 @@ pub const COMMANDS: &[Command] = &[
     command(Action::Hosts, "hosts", &["h"], "hosts", "The machines that jobs can move to", &[Jobs, Job, New]),
     command(Action::Jobs, "jobs", &["j"], "jobs", "All jobs", &[Job, Hosts, New]),
     command(Action::Stop, "stop", &["s"], "stop", "End the program (SIGTERM, then SIGKILL)", &[Jobs, Job]),
-    command(Action::Remove, "remove", &["D"], "", "Forget an ended job with its history", &[Jobs, Job]),
+    command(
+        Action::Remove,
+        "remove",
+        &["D"],
+        "",
+        "Forget an ended job with its history, or a host of the hosts file",
+        &[Jobs, Job, Hosts],
+    ),
+    command(Action::Cancel, "cancel", &["x"], "", "Give up what is under way", SCREENS),
     command(Action::Filter, "filter", &["/"], "filter", "Show only what matches", &[Jobs, Hosts, New, Choose]),
     command(Action::Palette, "palette", &[":", "ctrl+p"], "", "Find a command by its name", SCREENS),
     command(
@@ -307,6 +340,12 @@ impl Keymap {
     /// The keys of a command.
     pub fn keys_of(&self, command: &Command) -> &[Key] {
         self.keys.get(command.name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The first key of an action.
+    pub fn key_of(&self, action: Action) -> Option<Key> {
+        let command = COMMANDS.iter().find(|command| command.action == action)?;
+        self.keys_of(command).first().copied()
     }
 
     /// What a key means at a place.

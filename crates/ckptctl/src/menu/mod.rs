@@ -9,11 +9,13 @@ mod holds;
 mod keys;
 mod model;
 mod theme;
+mod trials;
 mod typing;
 mod update;
 mod view;
 mod work;
 
+use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -35,6 +37,9 @@ use crate::config::Config;
 /// The time between two drawings, at least.
 const FRAME: Duration = Duration::from_millis(16);
 
+/// How much may wait to be taken in; who has more waits himself.
+const WAITING: usize = 64;
+
 /// Whether there is a terminal to show the menu on.
 pub fn has_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
@@ -51,21 +56,28 @@ pub fn menu(config: &Config, read_only: bool) -> anyhow::Result<i32> {
     let keymap = config.keymap().unwrap_or_default();
     let mut model = Model::new(theme, keymap, read_only, directory);
 
-    // The terminal is given back on every way out: at the end, by a panic (ratatui's hook), by a signal.
+    // The terminal is given back on every way out: at the end, by a signal, and by a panic, before ratatui's hook does its part.
     let mut terminal = ratatui::try_init().context("the terminal cannot be used")?;
-    let restore = || {
-        let _ = execute!(std::io::stdout(), DisableMouseCapture, DisableBracketedPaste);
-        ratatui::restore();
-    };
+    let next = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        switch_off();
+        next(panic);
+    }));
     let result = execute!(std::io::stdout(), EnableMouseCapture, EnableBracketedPaste)
         .context("the terminal cannot be used")
         .and_then(|()| show(&mut terminal, &mut model));
-    restore();
+    switch_off();
+    ratatui::restore();
     result.map(|()| 0)
 }
 
+/// The terminal sends keys alone again. One that is gone needs nothing.
+fn switch_off() {
+    let _ = execute!(std::io::stdout(), DisableMouseCapture, DisableBracketedPaste);
+}
+
 fn show(terminal: &mut ratatui::DefaultTerminal, model: &mut Model) -> anyhow::Result<()> {
-    let (sender, messages) = mpsc::channel();
+    let (sender, messages) = mpsc::sync_channel(WAITING);
     let mut worker = work::Worker::new(sender);
     worker.begin()?;
     let size = terminal.size().context("the terminal's size is not known")?;
@@ -88,13 +100,14 @@ fn show(terminal: &mut ratatui::DefaultTerminal, model: &mut Model) -> anyhow::R
             messages.recv().ok()
         };
         let Some(first) = received else { return Ok(()) };
-        for msg in std::iter::once(first).chain(messages.try_iter().take(256).collect::<Vec<Msg>>()) {
+        let mut came: VecDeque<Msg> = std::iter::once(first).chain(messages.try_iter().take(WAITING)).collect();
+        while let Some(msg) = came.pop_front() {
             is_changed = true;
             for effect in update(model, msg) {
                 if effect == effect::Effect::Quit {
                     return Ok(());
                 }
-                worker.work(effect);
+                came.extend(worker.work(effect));
             }
         }
     }

@@ -6,7 +6,7 @@ use ckpt_transfer::protocol::{JobState, JobStatus, MoveReport};
 use serde::Deserialize;
 use tui_input::Input;
 
-use super::effect::{Effect, Reason};
+use super::effect::{Asker, Effect, Reason};
 use super::keys::{Keymap, Place};
 use super::theme::Theme;
 use crate::text;
@@ -29,6 +29,8 @@ pub struct Model {
     pub jobs: List<JobStatus>,
     /// The job that is open.
     pub job: Option<OpenJob>,
+    /// How often a job's terminal was attached.
+    pub attachments: u64,
     /// The hosts.
     pub hosts: List<HostRow>,
     /// The making of a new job.
@@ -139,10 +141,37 @@ pub struct HostRow {
     pub name: String,
     /// Where it is, as the hosts file says.
     pub address: String,
-    /// What a trial found: `None` while there was none.
-    pub tried: Option<Result<Vec<String>, String>>,
-    /// Whether a trial is under way.
-    pub is_trying: bool,
+    /// What is known of the way there.
+    pub state: HostState,
+    /// What a trial has found so far: what, and how it is.
+    pub facts: Vec<(String, String)>,
+    /// By what it lets the user in.
+    pub login: Option<String>,
+    /// Its load average over a minute.
+    pub load: Option<f64>,
+    /// Its available memory in bytes.
+    pub memory: Option<u64>,
+}
+
+/// What is known of the way to a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostState {
+    /// Nothing.
+    Untried,
+    /// It is being tried.
+    Trying,
+    /// Programs can be moved there.
+    Ready,
+    /// They cannot.
+    Failed,
+}
+
+impl HostRow {
+    /// One that was not tried.
+    pub fn new(name: impl Into<String>, address: impl Into<String>) -> Self {
+        let (name, address, state) = (name.into(), address.into(), HostState::Untried);
+        Self { name, address, state, facts: Vec::new(), login: None, load: None, memory: None }
+    }
 }
 
 impl Named for HostRow {
@@ -160,6 +189,8 @@ pub struct OpenJob {
     pub name: String,
     /// Its terminal.
     pub screen: vt100::Parser,
+    /// The number of its attachment.
+    pub attachment: u64,
     /// Whether it can be typed into: connected to its supervisor.
     pub is_attached: bool,
     /// Whether keys go to the program.
@@ -242,7 +273,9 @@ pub struct NewJob {
     pub build: Option<Build>,
     /// The program that `r` runs.
     pub program: Option<PathBuf>,
-    /// Its arguments, compiler flags, environment, and directory, as typed.
+    /// The command line that was run last, as typed.
+    pub command: String,
+    /// The program's arguments, as typed.
     pub arguments: String,
     /// Flags for the compiler.
     pub flags: String,
@@ -349,7 +382,7 @@ pub enum Layer {
 }
 
 /// What a typed line is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Field {
     /// The program's arguments.
     Arguments,
@@ -359,8 +392,19 @@ pub enum Field {
     Environment,
     /// The program's directory.
     Directory,
-    /// The answer to a question of a move; may it be seen?
+    /// A command line that is run.
+    Command,
+    /// The rest of a verb.
+    Verb {
+        /// Its first words.
+        words: Vec<String>,
+        /// What it is for.
+        reason: Reason,
+    },
+    /// The answer to a question.
     Answer {
+        /// Who asks.
+        asker: Asker,
         /// Whether what is typed may be seen.
         echo: bool,
     },
@@ -413,6 +457,10 @@ pub struct Running {
     pub reason: Reason,
     /// In words, for the screen.
     pub words: String,
+    /// What is being done, and bytes done of a total.
+    pub progress: Option<(String, u64, u64)>,
+    /// Whether the user has asked to give it up.
+    pub is_cancelled: bool,
 }
 
 impl Model {
@@ -427,6 +475,7 @@ impl Model {
             layers: Vec::new(),
             jobs: List::default(),
             job: None,
+            attachments: 0,
             hosts: List::default(),
             new: NewJob {
                 directory,
@@ -434,6 +483,7 @@ impl Model {
                 preview: None,
                 build: None,
                 program: None,
+                command: String::new(),
                 arguments: String::new(),
                 flags: String::new(),
                 environment: String::new(),

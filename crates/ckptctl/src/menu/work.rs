@@ -1,32 +1,35 @@
 //! What the model asks for, done: each on a thread of its own, so that nothing blocks the screen. What comes of it is sent
 //! back as messages.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{self, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ckpt_transfer::hosts::Hosts;
 use ckpt_transfer::protocol::{MoveOptions, Reply, Request, WindowSize};
 use ckpt_transfer::wire;
 use ratatui::crossterm::event;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::effect::{Effect, Reason};
-use super::holds;
-use super::model::{FileKind, FileRow, HostRow};
-use super::update::Msg;
+use super::effect::{Asker, Effect, Reason};
+use super::model::{FileKind, FileRow};
+use super::update::{Msg, Shown};
+use super::{holds, trials};
 use crate::jobs::JobStore;
 use crate::supervisor::Log;
-use crate::{client, failure, jobs, text};
+use crate::{checkpoint, client, failure, jobs, text};
 
 /// How often the list of jobs is read again.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -35,18 +38,31 @@ const PREVIEW: usize = 400;
 
 /// Does what the model asks for.
 pub struct Worker {
-    sender: Sender<Msg>,
+    sender: SyncSender<Msg>,
     /// The connection to the open job's supervisor.
     attached: Option<UnixStream>,
     /// The connection over which a move was asked for.
     moving: Option<UnixStream>,
+    /// What is under way, and how to give it up.
+    acts: Arc<Mutex<Vec<(Reason, Handle)>>>,
+    /// Trials that wait for an answer, by their hosts.
+    asking: Arc<Mutex<HashMap<String, mpsc::Sender<Option<String>>>>>,
     started: Instant,
 }
 
+/// How to give up an act.
+enum Handle {
+    /// A verb in a process group of its own, which is not collected yet.
+    Verb(Pid),
+    /// What a supervisor does for us.
+    Supervisor(UnixStream),
+}
+
 impl Worker {
-    /// One that sends to the menu's loop.
-    pub fn new(sender: Sender<Msg>) -> Self {
-        Self { sender, attached: None, moving: None, started: Instant::now() }
+    /// One that sends to the menu's loop, which never sends itself: it waits when that has much to do.
+    pub fn new(sender: SyncSender<Msg>) -> Self {
+        let (attached, moving, acts, asking) = (None, None, Arc::default(), Arc::default());
+        Self { sender, attached, moving, acts, asking, started: Instant::now() }
     }
 
     /// Starts what goes on all the time: keys, signals, the list of jobs.
@@ -80,7 +96,7 @@ impl Worker {
                 let is_new = last.as_ref() != Some(&listed);
                 if is_new {
                     last = Some(listed.clone());
-                    let msg = listed.map_or_else(Msg::NoJobs, Msg::Jobs);
+                    let msg = listed.map_or_else(Msg::Wrong, Msg::Jobs);
                     if sender.send(msg).is_err() {
                         return;
                     }
@@ -90,30 +106,39 @@ impl Worker {
         })
     }
 
-    /// Does one thing.
-    pub fn work(&mut self, effect: Effect) {
-        let result = self.start(effect);
-        if let Err(error) = result {
-            self.send(Msg::NoJobs(failure::line(&error)));
-        }
-    }
-
-    fn send(&self, msg: Msg) {
-        // The loop has ended: there is nobody to tell any more.
-        let _ = self.sender.send(msg);
+    /// Does one thing; what cannot even be begun is told at once.
+    pub fn work(&mut self, effect: Effect) -> Option<Msg> {
+        self.start(effect).err().map(|error| Msg::Wrong(failure::line(&error)))
     }
 
     fn start(&mut self, effect: Effect) -> anyhow::Result<()> {
         let sender = self.sender.clone();
-        let tell = move |msg| {
-            let _ = sender.send(msg);
-        };
+        // The loop may have ended: then there is nobody to tell any more.
+        let tell = move |msg| drop(sender.send(msg));
         match effect {
-            Effect::Verb { reason, words, directory, environment } => spawn("verb", move || {
-                let result = verb(&reason, &words, directory.as_deref(), environment);
-                tell(Msg::Did { reason, result });
-            }),
-            Effect::Attach { job, size } => self.attach(&job, size),
+            Effect::Verb { reason, words, directory, environment } => {
+                let acts = Arc::clone(&self.acts);
+                spawn("verb", move || {
+                    let result = verb(&acts, &reason, &words, directory.as_deref(), environment);
+                    tell(Msg::Did { reason, result });
+                })
+            }
+            Effect::Save { job } => {
+                let acts = Arc::clone(&self.acts);
+                spawn("save", move || {
+                    let reason = Reason::Save { job: job.clone() };
+                    let doing = |what, done, total| tell(Msg::Doing(reason.clone(), what, done, total));
+                    let result = save(&acts, &reason, &job, doing).map_err(|error| failure::line(&error));
+                    tell(Msg::Did { reason, result });
+                })
+            }
+            Effect::Cancel(reason) => {
+                for (_, handle) in lock(&self.acts).iter_mut().filter(|(act, _)| *act == reason) {
+                    handle.give_up();
+                }
+                Ok(())
+            }
+            Effect::Attach { job, size, number } => self.attach(job, size, number),
             Effect::Detach => {
                 hang_up(self.attached.take());
                 Ok(())
@@ -121,7 +146,16 @@ impl Worker {
             Effect::Input(bytes) => self.say(&Request::Input, &bytes),
             Effect::Resize(size) => self.say(&Request::Resize { size }, &[]),
             Effect::Migrate { job, host } => self.migrate(job, host),
-            Effect::Answer(answer) => say(self.moving.as_mut(), &Request::Answer { answer }, &[]),
+            Effect::Answer { asker: Asker::Move, answer } => {
+                say(self.moving.as_mut(), &Request::Answer { answer }, &[])
+            }
+            Effect::Answer { asker: Asker::Trial(host), answer } => {
+                if let Some(waiting) = lock(&self.asking).remove(&host) {
+                    // It waits for this alone.
+                    let _ = waiting.send(answer);
+                }
+                Ok(())
+            }
             Effect::CancelMove => say(self.moving.as_mut(), &Request::Cancel, &[]),
             Effect::List(directory) => spawn("list", move || {
                 let listed =
@@ -137,8 +171,9 @@ impl Worker {
                 tell(Msg::Held(job, held));
             }),
             Effect::Hosts => spawn("hosts", move || {
-                tell(Msg::Hosts(hosts().map_err(|error| failure::line(&error))));
+                tell(Msg::Hosts(trials::rows().map_err(|error| failure::line(&error))));
             }),
+            Effect::Try(names) => trials::start(names, &self.sender, &self.asking),
             // The loop's own.
             Effect::Quit => Ok(()),
         }
@@ -148,31 +183,32 @@ impl Worker {
         say(self.attached.as_mut(), request, body)
     }
 
-    fn attach(&mut self, job: &str, size: WindowSize) -> anyhow::Result<()> {
+    fn attach(&mut self, job: String, size: WindowSize, number: u64) -> anyhow::Result<()> {
         hang_up(self.attached.take());
         let sender = self.sender.clone();
-        let Ok(mut stream) = connect(job) else {
+        let tell = move |shown| sender.send(Msg::Terminal(number, shown)).is_ok();
+        let Ok(mut stream) = connect(&job) else {
             // What it printed is in its log all the same.
-            self.send(Msg::Output(printed(job)?));
-            return Ok(());
+            return spawn("log", move || {
+                tell(Shown::Output(printed(&job).unwrap_or_else(|error| failure::line(&error).into_bytes())));
+            });
         };
         wire::send(&mut stream, &Request::Attach { from: None, follow: true, size: Some(size) }, &[])?;
         let mut reading = stream.try_clone().context("the connection to the job cannot be shared")?;
         self.attached = Some(stream);
         spawn("attach", move || {
-            let tell = |msg| sender.send(msg).is_ok();
             while let Ok(Some((reply, body))) = wire::receive::<Reply>(&mut reading) {
                 let goes_on = match reply {
-                    Reply::Attached { .. } => tell(Msg::Attached(true)),
-                    Reply::Output { .. } => tell(Msg::Output(body)),
-                    Reply::Ended(ending) => tell(Msg::Ended(ending)),
+                    Reply::Attached { .. } => tell(Shown::Attached(true)),
+                    Reply::Output { .. } => tell(Shown::Output(body)),
+                    Reply::Ended(ending) => tell(Shown::Ended(ending)),
                     _ => true,
                 };
                 if !goes_on {
                     return;
                 }
             }
-            tell(Msg::Attached(false));
+            tell(Shown::Attached(false));
         })
     }
 
@@ -180,10 +216,7 @@ impl Worker {
         let sender = self.sender.clone();
         let mut stream = match connect(&job) {
             Ok(stream) => stream,
-            Err(error) => {
-                self.send(Msg::Moved(Err(failure::line(&error))));
-                return Ok(());
-            }
+            Err(error) => return spawn("move", move || drop(sender.send(Msg::Moved(Err(failure::line(&error)))))),
         };
         wire::send(&mut stream, &Request::Migrate { host, options: MoveOptions::default() }, &[])?;
         let mut reading = stream.try_clone().context("the connection to the job cannot be shared")?;
@@ -198,7 +231,7 @@ impl Worker {
                         let at = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
                         tell(Msg::Progress(phase, done, total, at))
                     }
-                    Ok(Some((Reply::Ask { question, echo }, _))) => tell(Msg::Ask(question, echo)),
+                    Ok(Some((Reply::Ask { question, echo }, _))) => tell(Msg::Ask(Asker::Move, question, echo)),
                     Ok(Some((Reply::MovedTo(report), _))) => {
                         tell(Msg::Moved(Ok(report)));
                         false
@@ -241,15 +274,7 @@ fn printed(job: &str) -> anyhow::Result<Vec<u8>> {
     log.bytes(log.end().saturating_sub(MOST).max(log.start()), log.end()).context("the log cannot be read")
 }
 
-/// Where jobs can move to: home, and the hosts of the user's files.
-fn hosts() -> anyhow::Result<Vec<HostRow>> {
-    let row = |name: &str, address: String| HostRow { name: name.to_owned(), address, tried: None, is_trying: false };
-    let hosts = Hosts::load()?;
-    let others = hosts.all().map(|host| row(&host.name, format!("{}@{}:{}", host.user, host.address, host.port)));
-    Ok(std::iter::once(row("local", "this machine".to_owned())).chain(others).collect())
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
@@ -273,8 +298,44 @@ fn hang_up(stream: Option<UnixStream>) {
     }
 }
 
-/// Gives a verb to this very program, and reads its answer.
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Handle {
+    fn give_up(&mut self) {
+        // What is over this moment needs no giving up.
+        let _ = match self {
+            Self::Verb(group) => kill_process_group(*group, Signal::INT).map_err(anyhow::Error::from),
+            Self::Supervisor(stream) => wire::send(stream, &Request::Cancel, &[]).map_err(anyhow::Error::from),
+        };
+    }
+}
+
+/// Has a job's supervisor save it into its history.
+fn save(
+    acts: &Mutex<Vec<(Reason, Handle)>>,
+    reason: &Reason,
+    job: &str,
+    doing: impl Fn(String, u64, u64),
+) -> anyhow::Result<Value> {
+    let stream = connect(job)?;
+    lock(acts).push((reason.clone(), Handle::Supervisor(stream.try_clone()?)));
+    let result = client::follow(&stream, &checkpoint::into_history(), &mut |reply| {
+        if let Reply::Progress { phase, done, total } = reply {
+            doing(phase.clone(), *done, *total);
+        }
+    });
+    lock(acts).retain(|(act, _)| act != reason);
+    match result? {
+        Reply::Saved { report } => Ok(report),
+        _ => anyhow::bail!("the job's supervisor answers something else than was asked; update ckptctl and try again"),
+    }
+}
+
+/// Gives a verb to this very program, and reads its answer. It has no terminal to ask on.
 fn verb(
+    acts: &Mutex<Vec<(Reason, Handle)>>,
     reason: &Reason,
     words: &[String],
     directory: Option<&Path>,
@@ -282,26 +343,39 @@ fn verb(
 ) -> Result<Value, String> {
     let this = std::env::current_exe().map_err(|error| format!("this program cannot find its own file: {error}"))?;
     let mut command = Command::new(this);
-    command.args(words).envs(environment).stdin(Stdio::null());
+    command.args(words).envs(environment).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.process_group(0);
     if let Some(directory) = directory {
         command.current_dir(directory);
     }
-    let output = command.output().map_err(|error| format!("this program cannot start itself: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() && !matches!(reason, Reason::Test { .. }) {
+    let cannot = |error: io::Error| format!("this program cannot start itself: {error}");
+    let mut child = command.spawn().map_err(cannot)?;
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        lock(acts).push((reason.clone(), Handle::Verb(pid)));
+    }
+    let (answer, said) = (child.stdout.take(), child.stderr.take());
+    let (answer, said) = thread::scope(|scope| {
+        let answer = scope.spawn(|| all_of(answer));
+        (all_of(said), answer.join().unwrap_or_default())
+    });
+    // Collected, its number may be another's.
+    lock(acts).retain(|(act, _)| act != reason);
+    let status = child.wait().map_err(cannot)?;
+    if !status.success() {
         let said = said.trim();
         return Err(said.strip_prefix("ckptctl: ").unwrap_or(said).to_owned());
     }
-    let answer = String::from_utf8_lossy(&output.stdout);
-    match serde_json::from_str::<Value>(answer.trim()) {
-        Ok(value) => match value.get("error").and_then(Value::as_str) {
-            Some(error) => Err(error.to_owned()),
-            None => Ok(value),
-        },
-        // `build` has no answer.
-        Err(_) if output.status.success() => Ok(Value::Null),
-        Err(_) => Err(said.trim().to_owned()),
+    // `build` and `hosts` answer nothing that could be read.
+    Ok(serde_json::from_str::<Value>(answer.trim()).unwrap_or(Value::Null))
+}
+
+/// Everything that comes from a verb; what was said before it broke off counts.
+fn all_of(stream: Option<impl Read>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(mut stream) = stream {
+        let _ = stream.read_to_end(&mut bytes);
     }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn list(directory: &Path) -> io::Result<Vec<FileRow>> {

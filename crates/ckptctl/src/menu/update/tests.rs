@@ -3,8 +3,14 @@
 use ckpt_core::resource::bytes::Bytes;
 use serde_json::json;
 
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::answers::complaint;
+use super::moves::moving;
+use super::new::split;
 use super::*;
 use crate::menu::keys::Keymap;
+use crate::menu::model::{FileKind, HostState};
 use crate::menu::theme::{Choice, Theme};
 
 fn model() -> Model {
@@ -49,6 +55,7 @@ fn job(name: &str, state: JobState) -> JobStatus {
 fn verbs(effects: &[Effect]) -> Vec<String> {
     let verb = |effect: &Effect| match effect {
         Effect::Verb { words, .. } => Some(words.join(" ")),
+        Effect::Save { job } => Some(format!("checkpoint {job}")),
         _ => None,
     };
     effects.iter().filter_map(verb).collect()
@@ -85,7 +92,7 @@ fn a_first_run_opens_the_picker_at_the_first_source() {
 
     // c saves: pause and size are told.
     update(&mut model, Msg::Jobs(vec![job("count", JobState::Running)]));
-    assert_eq!(verbs(&press(&mut model, "c")), ["checkpoint count --json"]);
+    assert_eq!(verbs(&press(&mut model, "c")), ["checkpoint count"]);
     let answer = json!({ "bytes": 204_800, "pause_seconds": 0.0031 });
     update(&mut model, Msg::Did { reason: Reason::Save { job: "count".to_owned() }, result: Ok(answer) });
     assert!(told(&model).contains("200 KiB") && told(&model).contains("3.1 ms"), "{}", told(&model));
@@ -166,7 +173,10 @@ fn keys_go_to_the_program_until_the_menu_is_asked_for() {
     update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
     press(&mut model, "\n");
     assert_eq!(press(&mut model, "t"), [], "it is not connected yet");
-    update(&mut model, Msg::Attached(true));
+    let number = model.attachments;
+    update(&mut model, Msg::Terminal(number - 1, Shown::Attached(true)));
+    assert_eq!(press(&mut model, "t"), [], "that was another one");
+    update(&mut model, Msg::Terminal(number, Shown::Attached(true)));
     press(&mut model, "t");
     assert_eq!(press(&mut model, "q\x1b"), [Effect::Input(b"q".to_vec()), Effect::Input(b"\x1b".to_vec())]);
     let control = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
@@ -196,12 +206,11 @@ fn a_move_is_shown_to_its_end_and_can_be_given_up() {
     let mut model = model();
     update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
     assert_eq!(press(&mut model, "m"), [Effect::Hosts]);
-    let host = |name: &str| HostRow { name: name.to_owned(), address: String::new(), tried: None, is_trying: false };
-    update(&mut model, Msg::Hosts(Ok(vec![host("nodeb")])));
+    update(&mut model, Msg::Hosts(Ok(vec![HostRow::new("nodeb", "")])));
     let migrate = Effect::Migrate { job: "sim".to_owned(), host: "nodeb".to_owned() };
     assert_eq!(press(&mut model, "\n"), [migrate]);
-    update(&mut model, Msg::Ask("Password:".to_owned(), false));
-    assert_eq!(press(&mut model, "pw\n"), [Effect::Answer(Some("pw".to_owned()))]);
+    update(&mut model, Msg::Ask(Asker::Move, "Password:".to_owned(), false));
+    assert_eq!(press(&mut model, "pw\n"), [Effect::Answer { asker: Asker::Move, answer: Some("pw".to_owned()) }]);
     for (done, at) in [(0, 0), (50, 500), (100, 1000)] {
         update(&mut model, Msg::Progress("memory".to_owned(), done, 1000, at));
     }
@@ -219,4 +228,71 @@ fn a_move_is_shown_to_its_end_and_can_be_given_up() {
 fn arguments_are_split_as_a_shell_does() {
     assert_eq!(split(r#"a "b c" d\ e '' 'x"y'"#), ["a", "b c", "d e", "", "x\"y"]);
     assert!(split("  ").is_empty());
+}
+
+#[test]
+fn hosts_are_tried_and_changed() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
+    press(&mut model, "h");
+    let rows = || vec![HostRow::new("local", "this machine"), HostRow::new("nodeb", "ada@nodeb:22")];
+    update(&mut model, Msg::Hosts(Ok(rows())));
+    assert_eq!(press(&mut model, "T"), [Effect::Try(vec!["local".to_owned(), "nodeb".to_owned()])]);
+    assert_eq!(press(&mut model, "t"), [], "it is being tried");
+    update(&mut model, Msg::Ask(Asker::Trial("nodeb".to_owned()), "Password:".to_owned(), false));
+    let answer = Effect::Answer { asker: Asker::Trial("nodeb".to_owned()), answer: None };
+    assert_eq!(press(&mut model, "\x1b"), [answer]);
+    update(&mut model, Msg::Fact("nodeb".to_owned(), "login".to_owned(), "by key".to_owned()));
+    let found = json!({ "ok": true, "login": { "by": "key" }, "machine": { "load": 0.5 }, "memory": 1024 });
+    update(&mut model, Msg::Tried("nodeb".to_owned(), found));
+    // Read again, what was found still holds; at another address it does not.
+    update(&mut model, Msg::Hosts(Ok(rows())));
+    model.hosts.selected = 1;
+    let row = model.hosts.chosen().unwrap();
+    assert_eq!(
+        (row.state, row.load, row.memory, row.login.as_deref()),
+        (HostState::Ready, Some(0.5), Some(1024), Some("key"))
+    );
+    update(&mut model, Msg::Hosts(Ok(vec![HostRow::new("local", ""), HostRow::new("nodeb", "bob@nodeb:22")])));
+    assert_eq!(model.hosts.chosen().unwrap().state, HostState::Untried);
+
+    assert_eq!(press(&mut model, "anodec me@nodec --sessions 1\n").len(), 1);
+    assert!(model.log.iter().any(|line| line.text == "ckptctl hosts add nodec me@nodec --sessions 1"));
+    assert_eq!(verbs(&press(&mut model, "Dy\n")), [""; 0], "the hosts file is being changed");
+    update(&mut model, Msg::Did { reason: Reason::Hosts, result: Ok(Value::Null) });
+    assert_eq!(verbs(&press(&mut model, "Dy\n")), ["hosts remove nodeb"]);
+    model.hosts.selected = 0;
+    assert_eq!(press(&mut model, "D"), []);
+    assert!(model.layers.is_empty() && told(&model).contains("always there"));
+}
+
+#[test]
+fn what_is_under_way_can_be_given_up() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
+    press(&mut model, "x");
+    assert!(told(&model).contains("nothing is under way"));
+    press(&mut model, "c");
+    let reason = Reason::Save { job: "sim".to_owned() };
+    update(&mut model, Msg::Doing(reason.clone(), "memory".to_owned(), 1, 2));
+    assert_eq!(model.acts[0].progress, Some(("memory".to_owned(), 1, 2)));
+    assert_eq!(press(&mut model, "x"), [Effect::Cancel(reason.clone())]);
+    assert_eq!(press(&mut model, "x"), [], "it is being given up");
+    update(&mut model, Msg::Did { reason, result: Err("cancelled".to_owned()) });
+    assert_eq!((model.acts.len(), told(&model)), (0, "given up: ckptctl checkpoint sim"));
+}
+
+#[test]
+fn a_command_line_is_run_and_a_job_saved_by_itself() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(Vec::new()));
+    assert_eq!(verbs(&press(&mut model, "!sleep '1 0'\n")), ["run --detach --json -- sleep 1 0"]);
+    update(&mut model, Msg::Did { reason: Reason::Run, result: Ok(json!({ "job": "sleep" })) });
+    update(&mut model, Msg::Jobs(vec![job("sleep", JobState::Running)]));
+    let effects = press(&mut model, "a\n");
+    assert_eq!(verbs(&effects), ["schedule sleep --json --every 10m --before-move"]);
+    model.new.environment = "A=1 B".to_owned();
+    press(&mut model, "n");
+    press(&mut model, "!sleep\n");
+    assert!(told(&model).contains("NAME=VALUE"), "{}", told(&model));
 }

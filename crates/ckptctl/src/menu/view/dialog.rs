@@ -19,7 +19,7 @@ pub fn draw(model: &Model, layer: &Layer, frame: &mut Frame<'_>) {
         Layer::Help { scroll } => help(model, *scroll, frame),
         Layer::Palette { typed, selected } => draw_palette(model, typed, *selected, frame),
         Layer::Confirm { question, detail, is_yes, .. } => confirm(model, question, detail, *is_yes, frame),
-        Layer::Line { title, typed, field } => line(model, title, typed, *field, frame),
+        Layer::Line { title, typed, field } => line(model, title, typed, field, frame),
         Layer::Choose { job } => {
             let room = window(model, frame, &format!(" Move {} to ", text::plain(job)), 70, 18);
             hosts::list_of(model, frame, room);
@@ -118,19 +118,20 @@ fn confirm(model: &Model, question: &str, detail: &str, is_yes: bool, frame: &mu
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), room);
 }
 
-fn line(model: &Model, title: &str, typed: &Input, field: Field, frame: &mut Frame<'_>) {
-    let echo = !matches!(field, Field::Answer { echo: false });
-    let is_answer = matches!(field, Field::Answer { .. });
-    let height = if is_answer { 9 } else { 5 };
-    let room = window(
-        model,
-        frame,
-        if is_answer { " A question " } else { " Enter accepts, Esc leaves it as it was " },
-        72,
-        height,
-    );
-    let [question, entry] = Layout::vertical([Constraint::Min(1), Constraint::Length(1)]).areas(room);
-    frame.render_widget(Paragraph::new(text::plain(title)).wrap(Wrap { trim: false }), question);
+fn line(model: &Model, title: &str, typed: &Input, field: &Field, frame: &mut Frame<'_>) {
+    const WIDTH: u16 = 72;
+    // Where a line is broken between words it is a little shorter.
+    const BROKEN: usize = 60;
+    let (heading, echo) = match field {
+        Field::Answer { echo, .. } => (" A question ", *echo),
+        _ => (" Enter accepts, Esc leaves it as it was ", true),
+    };
+    let title = text::plain(title);
+    let height = u16::try_from(title.chars().count().div_ceil(BROKEN)).unwrap_or(u16::MAX).saturating_add(4);
+    let question = Paragraph::new(title).wrap(Wrap { trim: false });
+    let room = window(model, frame, heading, WIDTH, height);
+    let [above, entry] = Layout::vertical([Constraint::Min(1), Constraint::Length(1)]).areas(room);
+    frame.render_widget(question, above);
     typed_line(model, frame, entry, typed, echo);
 }
 

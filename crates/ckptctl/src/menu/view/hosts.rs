@@ -2,11 +2,12 @@
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::{empty, filter_line, heading, table};
-use crate::menu::model::{HostRow, Model};
+use crate::menu::model::{HostRow, HostState, Model};
 use crate::text;
 
 /// Draws them.
@@ -20,12 +21,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let count = text::count(u64::try_from(rows.len()).unwrap_or(u64::MAX), "host", "hosts");
     heading(frame, title, &filter_line(&model.hosts, &count), model.theme.dim);
     if rows.is_empty() {
-        let lines = [
-            "There is no host yet.",
-            "",
-            "ckptctl hosts add NAME USER@ADDRESS adds one;",
-            "those of ~/.ssh/config are here by themselves.",
-        ];
+        let lines = ["There is no host yet.", "", "a adds one;", "those of ~/.ssh/config are here by themselves."];
         empty(model, frame, rest, &lines);
         return;
     }
@@ -41,28 +37,39 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 /// The list alone, which is also the choice of where to move.
 pub fn list_of(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let theme = model.theme;
-    let rows: Vec<Vec<Span<'_>>> = model
-        .hosts
-        .shown()
-        .iter()
-        .map(|host| {
-            let (word, style) = match (&host.tried, host.is_trying) {
-                (_, true) => ("trying ...", theme.warn),
-                (None, _) => ("not tried", theme.dim),
-                (Some(Ok(_)), _) => ("ready", theme.good),
-                (Some(Err(_)), _) => ("failed", theme.bad),
-            };
-            vec![Span::raw(text::plain(&host.name)), Span::styled(word, style), Span::raw(text::plain(&host.address))]
-        })
-        .collect();
-    table(model, frame, area, &["NAME", "STATE", "ADDRESS"], &rows, model.hosts.selected);
+    let dash = || "-".to_owned();
+    let row = |host: &&HostRow| {
+        let (word, style) = match host.state {
+            HostState::Trying => ("trying ...", theme.warn),
+            HostState::Untried => ("not tried", theme.dim),
+            HostState::Ready => ("ready", theme.good),
+            HostState::Failed => ("failed", theme.bad),
+        };
+        vec![
+            Span::raw(text::plain(&host.name)),
+            Span::styled(word, style),
+            Span::raw(host.load.map_or_else(dash, |load| format!("{load:.2}"))),
+            Span::raw(host.memory.map_or_else(dash, text::size)),
+            Span::raw(host.login.as_deref().map_or_else(dash, text::plain)),
+            Span::raw(text::plain(&host.address)),
+        ]
+    };
+    let rows: Vec<Vec<Span<'_>>> = model.hosts.shown().iter().map(row).collect();
+    table(model, frame, area, &["NAME", "STATE", "LOAD", "FREE", "LOGIN BY", "ADDRESS"], &rows, model.hosts.selected);
 }
 
 fn facts<'a>(model: &Model, host: &'a HostRow) -> Vec<Line<'a>> {
-    match &host.tried {
-        _ if host.is_trying => vec![Line::raw(" trying the connection ...")],
-        None => vec![Line::raw(" t tries the connection, and tells what is possible there.")],
-        Some(Ok(facts)) => facts.iter().map(|fact| Line::raw(format!(" {}", text::plain(fact)))).collect(),
-        Some(Err(error)) => vec![Line::styled(format!(" {}", text::plain(error)), model.theme.bad)],
+    let theme = model.theme;
+    let line = |(what, found): &'a (String, String)| {
+        let style = if what == "failed" { theme.bad } else { Style::new() };
+        let what = Span::styled(format!(" {:<10}", text::plain(what)), theme.dim);
+        Line::from(vec![what, Span::styled(text::plain(found), style)])
+    };
+    let mut lines: Vec<Line<'_>> = host.facts.iter().map(line).collect();
+    match host.state {
+        HostState::Trying => lines.push(Line::styled(" trying ...", theme.warn)),
+        HostState::Untried => lines.push(Line::raw(" t tries the connection, and tells what is possible there.")),
+        HostState::Ready | HostState::Failed => {}
     }
+    lines
 }

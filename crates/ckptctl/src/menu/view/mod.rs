@@ -13,8 +13,8 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::keys::COMMANDS;
-use super::model::{Layer, List, Model, Named, Screen};
+use super::keys::{Action, COMMANDS, Command, Place};
+use super::model::{FileKind, Layer, List, Model, Named, Running, Screen};
 use crate::text;
 
 /// The smallest terminal in which the menu is of use.
@@ -71,15 +71,26 @@ fn header(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 /// What was told last; or else what is under way.
 fn notice(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let theme = model.theme;
-    let line = match (&model.notice, model.acts.first()) {
+    let line = match (&model.notice, model.acts.last()) {
         (Some(notice), _) if notice.is_error => {
             Line::from(vec![Span::styled(" ! ", theme.bad), Span::styled(notice.text.clone(), theme.bad)])
         }
         (Some(notice), _) => Line::from(vec![Span::raw("   "), Span::raw(notice.text.clone())]),
-        (None, Some(act)) => Line::styled(format!("   under way: {}", act.words), theme.warn),
+        (None, Some(act)) => under_way(model, act),
         (None, None) => return,
     };
     frame.render_widget(line, area);
+}
+
+fn under_way<'a>(model: &Model, act: &Running) -> Line<'a> {
+    if act.is_cancelled {
+        return Line::styled(format!("   giving up: {}", act.words), model.theme.warn);
+    }
+    let progress = act.progress.as_ref().map_or_else(String::new, |(what, done, total)| {
+        format!(", {what}: {} of {}", text::size(*done), text::size(*total))
+    });
+    let key = model.keymap.key_of(Action::Cancel).map(|key| format!("  ({key} gives it up)")).unwrap_or_default();
+    Line::styled(format!("   under way: {}{progress}{key}", act.words), model.theme.warn)
 }
 
 fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -115,11 +126,12 @@ fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let mut room = usize::from(area.width).saturating_sub(1);
     // Help and quit are always there, whatever else there is no room for.
     let is_last = |name: &str| matches!(name, "help" | "quit");
+    let label = |command: &Command| if command.action == Action::Open { what_opens(model) } else { command.label };
     let shown: Vec<_> =
-        COMMANDS.iter().filter(|command| command.places.contains(&place) && !command.label.is_empty()).collect();
-    let width = |command: &super::keys::Command| {
+        COMMANDS.iter().filter(|command| command.places.contains(&place) && !label(command).is_empty()).collect();
+    let width = |command: &Command| {
         let key = model.keymap.keys_of(command).first().map(ToString::to_string).unwrap_or_default();
-        key.chars().count() + 1 + command.label.chars().count() + 2
+        key.chars().count() + 1 + label(command).chars().count() + 2
     };
     let reserved: usize = shown.iter().filter(|command| is_last(command.name)).map(|command| width(command)).sum();
     room = room.saturating_sub(reserved);
@@ -133,9 +145,23 @@ fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             room -= needed;
         }
         spans.push(Span::styled(key.to_string(), theme.key));
-        spans.push(Span::raw(format!(" {}  ", command.label)));
+        spans.push(Span::raw(format!(" {}  ", label(command))));
     }
     frame.render_widget(Line::from(spans), area);
+}
+
+/// What "open" means now; nothing where another key of the footer says the same.
+fn what_opens(model: &Model) -> &'static str {
+    match model.place() {
+        Place::Jobs => "open",
+        Place::Job | Place::Hosts => "",
+        Place::Choose => "move it there",
+        Place::New => match model.new.files.chosen().map(|row| row.kind) {
+            Some(FileKind::Source) => "build",
+            Some(FileKind::Program) => "choose",
+            _ => "open",
+        },
+    }
 }
 
 fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -147,17 +173,11 @@ fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         .iter()
         .map(|line| {
             let style = if line.is_error { theme.bad } else { Style::new() };
-            let at = clock(line.at);
+            let at = text::clock(line.at);
             Line::from(vec![Span::styled(format!(" {at}  "), theme.dim), Span::styled(line.text.clone(), style)])
         })
         .collect();
     frame.render_widget(Paragraph::new(lines), Rect { y: area.y + 1, height: rows, ..area });
-}
-
-/// The time of day of a moment, in UTC where the zone is not known.
-fn clock(at: u64) -> String {
-    let of_day = at % 86_400;
-    format!("{:02}:{:02}:{:02}", of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
 
 /// A line with a rule after it.

@@ -7,15 +7,18 @@ use ckpt_core::resource::bytes::Bytes;
 use ckpt_transfer::protocol::{Ending, JobState, JobStatus, MoveReport};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::{Color, Modifier};
 
 use super::draw;
-use crate::menu::effect::{Effect, Reason};
+use crate::menu::effect::{Asker, Effect, Reason};
 use crate::menu::keys::Keymap;
 use crate::menu::model::{
-    Build, Checkpoint, Complaint, Field, FileKind, FileRow, HostRow, Layer, Model, Move, OpenJob, Running, Screen, Tab,
+    Build, Checkpoint, Complaint, Field, FileKind, FileRow, HostRow, HostState, Layer, Model, Move, OpenJob, Running,
+    Screen, Tab,
 };
 use crate::menu::theme::{Choice, Theme};
+use crate::menu::update::{Msg, update};
 
 fn job(name: &str, state: JobState, host: &str, ago: u64) -> JobStatus {
     let now = crate::jobs::now();
@@ -69,6 +72,7 @@ fn with_job(model: &mut Model, tab: Tab) {
     let mut open = OpenJob {
         name: "sim".to_owned(),
         screen,
+        attachment: 0,
         is_attached: true,
         is_typing: false,
         tab,
@@ -100,18 +104,27 @@ fn with_files(model: &mut Model) {
 }
 
 fn with_hosts(model: &mut Model) {
-    let host = |name: &str, address: &str, tried| HostRow {
-        name: name.to_owned(),
-        address: address.to_owned(),
-        tried,
-        is_trying: false,
+    let fact = |what: &str, found: &str| (what.to_owned(), found.to_owned());
+    let ready = HostRow {
+        state: HostState::Ready,
+        facts: vec![
+            fact("login", "as ada by key ~/.ssh/id_ed25519; OpenSSH 9.2, chacha20-poly1305"),
+            fact("machine", "nodeb, Linux 6.1.0, load 0.42"),
+            fact("memory", "30 GiB available"),
+            fact("clock", "as here, within 12 ms"),
+            fact("doctor", "everything is possible"),
+        ],
+        login: Some("key ~/.ssh/id_ed25519".to_owned()),
+        load: Some(0.42),
+        memory: Some(30 << 30),
+        ..HostRow::new("nodeb", "ada@nodeb.example:22")
     };
-    let facts = ["login: as ada with the key id_ed25519", "memory: 30 GiB free", "clock: 12 ms ahead"];
-    model.hosts.replace(vec![
-        host("local", "this machine", None),
-        host("nodeb", "ada@nodeb.example:22", Some(Ok(facts.iter().map(|fact| (*fact).to_owned()).collect()))),
-        host("spot-3", "ada@10.0.0.3:22", Some(Err("cannot reach 10.0.0.3:22: timed out; is it on?".to_owned()))),
-    ]);
+    let failed = HostRow {
+        state: HostState::Failed,
+        facts: vec![fact("failed", "cannot reach 10.0.0.3:22: timed out; is it on?")],
+        ..HostRow::new("spot-3", "ada@10.0.0.3:22")
+    };
+    model.hosts.replace(vec![HostRow::new("local", "this machine"), ready, failed]);
     model.hosts.selected = 1;
 }
 
@@ -184,7 +197,9 @@ fn screens(theme: Choice) -> Vec<(&'static str, Model)> {
                     is_error: true,
                 });
                 let reason = Reason::Save { job: "sim".to_owned() };
-                model.acts.push(Running { reason, words: "ckptctl checkpoint sim".to_owned() });
+                let progress = Some(("memory".to_owned(), 30 << 20, 87 << 20));
+                let words = "ckptctl checkpoint sim".to_owned();
+                model.acts.push(Running { reason, words, progress, is_cancelled: false });
             }),
         ),
         ("job_terminal", with(&|model| with_job(model, Tab::Terminal))),
@@ -235,12 +250,20 @@ fn screens(theme: Choice) -> Vec<(&'static str, Model)> {
             }),
         ),
         (
+            "add_host",
+            with(&|model| {
+                with_hosts(model);
+                model.screen = Screen::Hosts;
+                update(model, Msg::Event(Event::Key(KeyEvent::new(KeyCode::Char('a'), KeyModifiers::NONE))));
+            }),
+        ),
+        (
             "question",
             with(&|model| {
                 model.layers.push(Layer::Line {
                     title: "Password of ada@nodeb:".to_owned(),
                     typed: "secret".into(),
-                    field: Field::Answer { echo: false },
+                    field: Field::Answer { asker: Asker::Move, echo: false },
                 });
             }),
         ),
@@ -278,7 +301,8 @@ fn every_screen_looks_as_it_was_judged() {
     for (index, (name, mut model)) in screens(Choice::Dark).into_iter().enumerate() {
         let (small, _) = picture(&mut model, 80, 24);
         let (large, _) = picture(&mut model, 160, 50);
-        let mut judged = format!("80x24\n{small}\n160x50\n{large}");
+        let (smallest, _) = picture(&mut model, 60, 16);
+        let mut judged = format!("80x24\n{small}\n160x50\n{large}\n60x16\n{smallest}");
         for (theme, title) in THEMES {
             let (_, mut model) = screens(theme).swap_remove(index);
             let (same, styles) = picture(&mut model, 80, 24);

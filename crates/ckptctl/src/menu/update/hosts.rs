@@ -1,0 +1,113 @@
+//! The hosts: what trials find out about them, and changes of the hosts file.
+
+use serde_json::Value;
+
+use super::commands::ask_options;
+use crate::menu::effect::{Effect, Reason};
+use crate::menu::model::{HostRow, HostState, Layer, Model};
+
+/// What an entry can say, as the dialog tells it.
+const OPTIONS: &str = "--key FILE, --jump HOST, --directory DIRECTORY, --compression none|lz4|zstd, --sessions N, --rate 50MB, --memory 8GiB, --accept-new";
+
+/// The hosts file was read: what was found out about those that are as they were still holds.
+pub fn on_hosts(model: &mut Model, result: Result<Vec<HostRow>, String>) -> Vec<Effect> {
+    match result {
+        Ok(rows) => {
+            let old = model.hosts.rows.clone().unwrap_or_default();
+            let is_same = |one: &HostRow, row: &HostRow| one.name == row.name && one.address == row.address;
+            let keep = |row: HostRow| old.iter().find(|known| is_same(known, &row)).cloned().unwrap_or(row);
+            model.hosts.replace(rows.into_iter().map(keep).collect());
+        }
+        Err(error) => {
+            model.hosts.rows.get_or_insert_default();
+            model.tell(error, true);
+        }
+    }
+    Vec::new()
+}
+
+/// Tries the chosen host.
+pub fn test(model: &mut Model) -> Vec<Effect> {
+    let chosen = model.hosts.chosen().map(|row| row.name.clone());
+    try_these(model, chosen.into_iter().collect())
+}
+
+/// Tries all that are shown.
+pub fn test_all(model: &mut Model) -> Vec<Effect> {
+    let shown = model.hosts.shown().iter().map(|row| row.name.clone()).collect();
+    try_these(model, shown)
+}
+
+fn try_these(model: &mut Model, names: Vec<String>) -> Vec<Effect> {
+    let mut begun = Vec::new();
+    for name in names {
+        if let Some(row) = row(model, &name).filter(|row| row.state != HostState::Trying) {
+            row.state = HostState::Trying;
+            row.facts.clear();
+            begun.push(name);
+        }
+    }
+    if begun.is_empty() { Vec::new() } else { vec![Effect::Try(begun)] }
+}
+
+fn row<'a>(model: &'a mut Model, name: &str) -> Option<&'a mut HostRow> {
+    model.hosts.rows.iter_mut().flatten().find(|row| row.name == name)
+}
+
+/// A trial has found something.
+pub fn on_fact(model: &mut Model, host: &str, fact: (String, String)) -> Vec<Effect> {
+    if let Some(row) = row(model, host) {
+        row.facts.push(fact);
+    }
+    Vec::new()
+}
+
+/// A trial is over.
+pub fn on_tried(model: &mut Model, host: &str, found: &Value) -> Vec<Effect> {
+    let works = found.get("ok").and_then(Value::as_bool).unwrap_or_default();
+    if let Some(row) = row(model, host) {
+        let of = |path: &str| found.pointer(path);
+        row.state = if works { HostState::Ready } else { HostState::Failed };
+        row.login = of("/login/by").and_then(Value::as_str).map(str::to_owned);
+        row.load = of("/machine/load").and_then(Value::as_f64);
+        row.memory = of("/memory").and_then(Value::as_u64);
+    }
+    if let Some(error) = found.get("error").and_then(Value::as_str) {
+        model.tell(format!("{host}: {error}"), true);
+    }
+    Vec::new()
+}
+
+/// Asks for a new host.
+pub fn add(model: &mut Model) -> Vec<Effect> {
+    let title = format!("A new host: NAME [USER@]ADDRESS[:PORT], and if needed {OPTIONS}");
+    ask_options(model, &title, &["hosts", "add"], "", Reason::Hosts)
+}
+
+/// Asks for what is to be changed of the chosen host.
+pub fn edit(model: &mut Model) -> Vec<Effect> {
+    let Some((name, address)) = changeable(model) else { return Vec::new() };
+    let title = format!("Change {name}: --address [USER@]ADDRESS[:PORT], {OPTIONS}, --unset SETTING");
+    ask_options(model, &title, &["hosts", "edit", &name], &format!("--address {address}"), Reason::Hosts)
+}
+
+/// Asks whether the chosen host is to be forgotten.
+pub fn remove(model: &mut Model) -> Vec<Effect> {
+    let Some((name, _)) = changeable(model) else { return Vec::new() };
+    let words = ["hosts", "remove", &name].map(str::to_owned).to_vec();
+    let effect = Effect::Verb { words, reason: Reason::Hosts, directory: None, environment: Vec::new() };
+    let detail = "Its entry in the hosts file is deleted. Jobs that are there stay there.".to_owned();
+    let question = format!("Remove the host {name}?");
+    model.layers.push(Layer::Confirm { question, detail, is_yes: false, effect });
+    Vec::new()
+}
+
+/// The chosen host's name and address, if it is not this machine.
+fn changeable(model: &mut Model) -> Option<(String, String)> {
+    let (name, address) = model.hosts.chosen().map(|row| (row.name.clone(), row.address.clone()))?;
+    if name == ckpt_transfer::hosts::LOCAL {
+        model.tell("this machine is always there; a adds another one", false);
+        return None;
+    }
+    Some((name, address))
+}

@@ -1,0 +1,253 @@
+//! Keys, pastes, the mouse.
+
+use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
+use tui_input::Input;
+use tui_input::backend::crossterm::EventHandler;
+
+use super::commands::{act, begin};
+use super::{moves, new};
+use crate::menu::effect::Effect;
+use crate::menu::keys::{Action, COMMANDS, Command, Key, Place};
+use crate::menu::model::{Field, Layer, List, Model, Screen, Tab, matching};
+use crate::menu::typing;
+use crate::menu::view::layout;
+
+pub fn on_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
+    if model.layers.is_empty()
+        && model.screen == Screen::Job
+        && let Some(job) = model.job.as_mut().filter(|job| job.is_typing)
+    {
+        if key.code == KeyCode::Char(']') && key.modifiers.contains(KeyModifiers::CONTROL)
+            || key.code == KeyCode::Char('5') && key.modifiers.contains(KeyModifiers::CONTROL)
+        {
+            job.is_typing = false;
+            return Vec::new();
+        }
+        return typing::bytes(key, job.screen.screen().application_cursor()).map(Effect::Input).into_iter().collect();
+    }
+    model.notice = None;
+    match model.layers.last_mut() {
+        Some(Layer::Help { .. }) => on_help_key(model, key),
+        Some(Layer::Palette { .. }) => on_palette_key(model, key),
+        Some(Layer::Confirm { .. }) => on_confirm_key(model, key),
+        Some(Layer::Line { .. }) => on_line_key(model, key),
+        Some(Layer::Move(_)) => moves::on_move_key(model, key),
+        Some(Layer::Choose { .. }) | None => on_list_key(model, key),
+    }
+}
+
+/// The list that a filter of the present screen is about.
+pub fn filtered(model: &mut Model) -> Option<(&mut Input, &mut bool, &mut usize)> {
+    fn parts<T>(list: &mut List<T>) -> (&mut Input, &mut bool, &mut usize) {
+        (&mut list.filter, &mut list.is_filtering, &mut list.selected)
+    }
+    if let Some(Layer::Choose { .. }) = model.layers.last() {
+        return Some(parts(&mut model.hosts));
+    }
+    match model.screen {
+        Screen::Jobs => Some(parts(&mut model.jobs)),
+        Screen::Hosts => Some(parts(&mut model.hosts)),
+        Screen::New => Some(parts(&mut model.new.files)),
+        Screen::Job => None,
+    }
+}
+
+fn on_list_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
+    if let Some((filter, is_filtering, selected)) = filtered(model)
+        && *is_filtering
+    {
+        match key.code {
+            KeyCode::Esc => {
+                *filter = Input::default();
+                *is_filtering = false;
+            }
+            KeyCode::Enter => *is_filtering = false,
+            KeyCode::Up | KeyCode::Down => return step(model, if key.code == KeyCode::Up { -1 } else { 1 }),
+            _ => {
+                filter.handle_event(&Event::Key(key));
+                *selected = 0;
+            }
+        }
+        return if model.screen == Screen::New { new::preview(model) } else { Vec::new() };
+    }
+    let place = model.place();
+    match Key::of(key).and_then(|key| model.keymap.action(key, place)) {
+        Some(action) => act(model, action),
+        None => Vec::new(),
+    }
+}
+
+fn on_help_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
+    if let Some(Layer::Help { scroll }) = model.layers.last_mut() {
+        match key.code {
+            KeyCode::Down => *scroll = scroll.saturating_add(1),
+            KeyCode::PageDown => *scroll = scroll.saturating_add(10),
+            KeyCode::Up => *scroll = scroll.saturating_sub(1),
+            KeyCode::PageUp => *scroll = scroll.saturating_sub(10),
+            KeyCode::Esc | KeyCode::Enter | KeyCode::Char('?' | 'q') => {
+                model.layers.pop();
+            }
+            _ => {}
+        }
+    }
+    Vec::new()
+}
+
+/// The commands that can be given here and match what was typed.
+pub fn palette<'a>(model: &'a Model, typed: &str) -> Vec<&'a Command> {
+    let place = match model.screen {
+        Screen::Jobs => Place::Jobs,
+        Screen::Job => Place::Job,
+        Screen::Hosts => Place::Hosts,
+        Screen::New => Place::New,
+    };
+    let here = COMMANDS.iter().filter(|command| command.places.contains(&place) && command.action != Action::Palette);
+    matching(typed, here, |command| format!("{} {}", command.name, command.help))
+}
+
+fn on_palette_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
+    let Some(Layer::Palette { typed, selected }) = model.layers.last_mut() else { return Vec::new() };
+    match key.code {
+        KeyCode::Esc => {
+            model.layers.pop();
+        }
+        KeyCode::Up => *selected = selected.saturating_sub(1),
+        KeyCode::Down => *selected = selected.saturating_add(1),
+        KeyCode::Enter => {
+            let (typed, selected) = (typed.value().to_owned(), *selected);
+            let found = palette(model, &typed);
+            let action = found.get(selected.min(found.len().saturating_sub(1))).map(|command| command.action);
+            model.layers.pop();
+            return action.map_or_else(Vec::new, |action| act(model, action));
+        }
+        _ => {
+            typed.handle_event(&Event::Key(key));
+            *selected = 0;
+        }
+    }
+    Vec::new()
+}
+
+fn on_confirm_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
+    let Some(Layer::Confirm { is_yes, .. }) = model.layers.last_mut() else { return Vec::new() };
+    match key.code {
+        KeyCode::Left | KeyCode::Right | KeyCode::Tab => *is_yes = !*is_yes,
+        KeyCode::Char('y' | 'Y') => *is_yes = true,
+        KeyCode::Char('n' | 'N') | KeyCode::Esc => {
+            model.layers.pop();
+        }
+        KeyCode::Enter => {
+            if let Some(Layer::Confirm { is_yes: true, effect, .. }) = model.layers.pop() {
+                return begin(model, effect);
+            }
+        }
+        _ => {}
+    }
+    Vec::new()
+}
+
+fn on_line_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
+    let Some(Layer::Line { typed, .. }) = model.layers.last_mut() else { return Vec::new() };
+    if !matches!(key.code, KeyCode::Esc | KeyCode::Enter) {
+        typed.handle_event(&Event::Key(key));
+        return Vec::new();
+    }
+    let Some(Layer::Line { typed, field, .. }) = model.layers.pop() else { return Vec::new() };
+    let value = Some(typed.value().to_owned()).filter(|_| key.code == KeyCode::Enter);
+    match (field, value) {
+        (Field::Answer { asker, .. }, answer) => return vec![Effect::Answer { asker, answer }],
+        (_, None) => {}
+        (Field::Arguments, Some(value)) => model.new.arguments = value,
+        (Field::Flags, Some(value)) => model.new.flags = value,
+        (Field::Environment, Some(value)) => model.new.environment = value,
+        (Field::Directory, Some(value)) => model.new.run_in = value,
+        (Field::Command, Some(value)) => {
+            model.new.command = value;
+            return new::run_command(model);
+        }
+        (Field::Verb { mut words, reason }, Some(value)) => {
+            let more = new::split(&value);
+            if !more.is_empty() {
+                words.extend(more);
+                return begin(model, Effect::Verb { words, reason, directory: None, environment: Vec::new() });
+            }
+        }
+    }
+    Vec::new()
+}
+
+pub fn on_paste(model: &mut Model, pasted: &str) -> Vec<Effect> {
+    match model.layers.last_mut() {
+        Some(Layer::Line { typed, .. } | Layer::Palette { typed, .. }) => {
+            let value = format!("{}{}", typed.value(), pasted.lines().next().unwrap_or_default());
+            *typed = Input::new(value);
+        }
+        Some(_) => {}
+        None => {
+            if let Some(job) = model.job.as_ref().filter(|job| job.is_typing && model.screen == Screen::Job) {
+                let is_bracketed = job.screen.screen().bracketed_paste();
+                return vec![Effect::Input(typing::paste(pasted, is_bracketed))];
+            }
+        }
+    }
+    Vec::new()
+}
+
+pub fn on_mouse(model: &mut Model, mouse: MouseEvent) -> Vec<Effect> {
+    let pane = layout::pane(model);
+    if let Some(job) = model.job.as_ref().filter(|job| job.is_typing && model.screen == Screen::Job) {
+        return typing::mouse(mouse, pane, job.screen.screen()).map(Effect::Input).into_iter().collect();
+    }
+    match mouse.kind {
+        MouseEventKind::ScrollUp => step(model, -1),
+        MouseEventKind::ScrollDown => step(model, 1),
+        MouseEventKind::Down(_) if model.layers.is_empty() => {
+            if model.screen == Screen::Job
+                && let Some(job) = &mut model.job
+                && pane.contains((mouse.column, mouse.row).into())
+            {
+                job.is_typing = job.is_attached && job.tab == Tab::Terminal;
+                return Vec::new();
+            }
+            match layout::row_at(model, mouse.column, mouse.row) {
+                Some(row) => {
+                    let was = filtered(model).map(|(_, _, selected)| std::mem::replace(selected, row));
+                    if was == Some(row) { act(model, Action::Open) } else { new::preview_if_new(model) }
+                }
+                None => Vec::new(),
+            }
+        }
+        _ => Vec::new(),
+    }
+}
+
+pub fn step(model: &mut Model, by: isize) -> Vec<Effect> {
+    match model.layers.last_mut() {
+        Some(Layer::Choose { .. }) => {
+            model.hosts.step(by);
+            return Vec::new();
+        }
+        Some(_) => return Vec::new(),
+        None => {}
+    }
+    match model.screen {
+        Screen::Jobs => model.jobs.step(by),
+        Screen::Hosts => model.hosts.step(by),
+        Screen::New => model.new.files.step(by),
+        Screen::Job => {
+            if let Some(job) = &mut model.job {
+                match job.tab {
+                    Tab::Checkpoints => job.checkpoints.step(by),
+                    Tab::Holds => {
+                        job.scroll = job.scroll.saturating_add_signed(by.clamp(-100, 100).try_into().unwrap_or(0));
+                    }
+                    Tab::Terminal => {
+                        let at = job.screen.screen().scrollback().saturating_add_signed(-by);
+                        job.screen.screen_mut().set_scrollback(at);
+                    }
+                }
+            }
+        }
+    }
+    new::preview_if_new(model)
+}

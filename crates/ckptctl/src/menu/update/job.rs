@@ -1,0 +1,158 @@
+//! The open job: its terminal, its checkpoints, what it holds.
+
+use ckpt_transfer::protocol::{JobState, JobStatus, WindowSize};
+
+use super::commands::{begin, current, words};
+use super::{Shown, ending_words};
+use crate::menu::effect::{Effect, Reason};
+use crate::menu::model::{List, Model, OpenJob, Screen, Tab, state_word};
+use crate::menu::view::layout;
+
+/// Lines of scrollback that a job's pane keeps.
+const SCROLLBACK: usize = 1000;
+
+pub fn open_job(model: &mut Model, name: &str) -> Vec<Effect> {
+    let mut effects = leave_job(model);
+    model.screen = Screen::Job;
+    model.job = Some(OpenJob {
+        screen: vt100::Parser::new(24, 80, SCROLLBACK),
+        attachment: 0,
+        name: name.to_owned(),
+        is_attached: false,
+        is_typing: false,
+        tab: Tab::Terminal,
+        checkpoints: List::default(),
+        holds: None,
+        scroll: 0,
+    });
+    effects.push(attach(model));
+    effects.push(history(name));
+    effects
+}
+
+/// Shows the open job's terminal from here on; what was there comes again, from the log.
+pub fn attach(model: &mut Model) -> Effect {
+    let size = pane_size(model);
+    model.attachments += 1;
+    let number = model.attachments;
+    let job = model.job.as_mut().map(|job| {
+        job.screen = vt100::Parser::new(size.rows, size.columns, SCROLLBACK);
+        job.attachment = number;
+        job.name.clone()
+    });
+    Effect::Attach { job: job.unwrap_or_default(), size, number }
+}
+
+/// Something came from the open job's terminal.
+pub fn on_shown(model: &mut Model, shown: Shown) -> Vec<Effect> {
+    let Some(job) = &mut model.job else { return Vec::new() };
+    match shown {
+        Shown::Output(bytes) => job.screen.process(&bytes),
+        Shown::Attached(is_attached) => {
+            job.is_attached = is_attached;
+            job.is_typing &= is_attached;
+        }
+        Shown::Ended(ending) => {
+            (job.is_attached, job.is_typing) = (false, false);
+            let name = job.name.clone();
+            correct(model, &name, |row| {
+                (row.state, row.ending, row.pid) = (JobState::Ended, Some(ending), None);
+            });
+            model.tell(format!("{name} {}", ending_words(ending)), false);
+            // As long as somebody is connected, what supervised it stays, and it cannot be restored.
+            return vec![Effect::Detach];
+        }
+    }
+    Vec::new()
+}
+
+/// Corrects what the list says of a job, ahead of its next reading.
+pub fn correct(model: &mut Model, name: &str, change: impl FnOnce(&mut JobStatus)) {
+    model.jobs.rows.iter_mut().flatten().find(|row| row.name == name).map(change);
+}
+
+pub fn leave_job(model: &mut Model) -> Vec<Effect> {
+    if model.job.take().is_some() { vec![Effect::Detach] } else { Vec::new() }
+}
+
+pub fn history(job: &str) -> Effect {
+    Effect::Verb {
+        words: words(&["history", job, "--json"]),
+        reason: Reason::History { job: job.to_owned() },
+        directory: None,
+        environment: Vec::new(),
+    }
+}
+
+/// The size of the pane, which becomes the program's terminal size.
+fn pane_size(model: &mut Model) -> WindowSize {
+    let pane = layout::pane(model);
+    let size = WindowSize { columns: pane.width.max(1), rows: pane.height.max(1) };
+    if let Some(job) = &mut model.job {
+        job.screen.screen_mut().set_size(size.rows, size.columns);
+    }
+    size
+}
+
+pub fn resized(model: &mut Model) -> Vec<Effect> {
+    if model.screen != Screen::Job || model.job.is_none() {
+        return Vec::new();
+    }
+    vec![Effect::Resize(pane_size(model))]
+}
+
+pub fn type_into(model: &mut Model) -> Vec<Effect> {
+    let Some(job) = &mut model.job else { return Vec::new() };
+    if job.tab != Tab::Terminal {
+        return Vec::new();
+    }
+    if job.is_attached {
+        job.is_typing = true;
+        job.screen.screen_mut().set_scrollback(0);
+    } else {
+        let name = job.name.clone();
+        model.tell(format!("{name} takes no keys now: it has ended or cannot be reached"), false);
+    }
+    Vec::new()
+}
+
+pub fn next_tab(model: &mut Model) -> Vec<Effect> {
+    let pid = model.current_job().filter(|job| job.host == "local").and_then(|job| job.pid);
+    let Some(job) = &mut model.job else { return Vec::new() };
+    job.tab = job.tab.next();
+    job.scroll = 0;
+    let name = job.name.clone();
+    match (job.tab, pid) {
+        (Tab::Holds, Some(pid)) => vec![Effect::Holds { job: name, pid }],
+        (Tab::Holds, None) => {
+            job.holds = Some(Err("only what runs on this machine can be looked into from here".to_owned()));
+            Vec::new()
+        }
+        (Tab::Checkpoints, _) => vec![history(&name)],
+        (Tab::Terminal, _) => resized(model),
+    }
+}
+
+pub fn restore(model: &mut Model, verb: &str) -> Vec<Effect> {
+    let is_branch = verb == "branch";
+    let allowed = |job: &JobStatus| match job.state {
+        _ if job.checkpoints == 0 => Err(format!("{} has no checkpoint yet; c makes one", job.name)),
+        JobState::Ended | JobState::Saved => Ok(()),
+        _ if is_branch => Ok(()),
+        _ => {
+            Err(format!("{} is {}: stop it first, or b starts a second run beside it", job.name, state_word(job.state)))
+        }
+    };
+    let name = match current(model, allowed) {
+        Ok(name) => name,
+        Err(why) => {
+            model.tell(why, false);
+            return Vec::new();
+        }
+    };
+    let number = model.job.as_ref().and_then(|job| job.checkpoints.chosen()).map(|checkpoint| checkpoint.number);
+    let target = number.map_or_else(|| name.clone(), |number| format!("{name}@{number}"));
+    let reason = if is_branch { Reason::Branch { job: name } } else { Reason::Restore { job: name } };
+    let words = words(&[verb, &target, "--detach", "--json"]);
+    begin(model, Effect::Verb { words, reason, directory: None, environment: Vec::new() })
+}
