@@ -321,8 +321,10 @@ impl Named for FileRow {
 pub struct Build {
     /// The source.
     pub source: PathBuf,
-    /// How it went: what the compiler said.
-    pub result: Option<Result<String, Complaint>>,
+    /// Whether the program is run when it is built.
+    pub then_run: bool,
+    /// How it went.
+    pub result: Option<Result<(), Complaint>>,
 }
 
 /// What a compiler did not like.

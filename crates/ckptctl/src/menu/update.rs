@@ -19,6 +19,7 @@ use super::effect::{Asker, Effect, Reason};
 use super::model::{Field, FileRow, HostRow, Layer, Model, Screen};
 
 pub use input::palette;
+pub use moves::where_is;
 
 /// Something that came in.
 #[derive(Debug)]

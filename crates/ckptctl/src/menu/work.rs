@@ -355,8 +355,8 @@ fn verb(
     }
     let (answer, said) = (child.stdout.take(), child.stderr.take());
     let (answer, said) = thread::scope(|scope| {
-        let answer = scope.spawn(|| all_of(answer));
-        (all_of(said), answer.join().unwrap_or_default())
+        let said = scope.spawn(|| all_of(said));
+        (all_of(answer), said.join().unwrap_or_default())
     });
     // Collected, its number may be another's.
     lock(acts).retain(|(act, _)| act != reason);

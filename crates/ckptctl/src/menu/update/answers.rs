@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::commands::go_jobs;
 use super::job::{correct, history, open_job};
+use super::new::run_program;
 use crate::menu::effect::{Effect, Reason};
 use crate::menu::model::{Build, Checkpoint, Complaint, Model, Screen};
 use crate::text;
@@ -95,11 +96,17 @@ fn refreshed(model: &Model, job: &str) -> Vec<Effect> {
 }
 
 fn built(model: &mut Model, source: &Path, program: &Path, result: Result<Value, String>) -> Vec<Effect> {
-    let outcome = match result {
+    let then_run = model.new.build.as_ref().is_some_and(|build| build.then_run);
+    let mut effects = vec![Effect::List(model.new.directory.clone())];
+    let result = match result {
         Ok(_) => {
             model.new.program = Some(program.to_path_buf());
-            model.tell(format!("built {}; r runs it", text::path(program)), false);
-            Ok(String::new())
+            if then_run {
+                effects.extend(run_program(model, program));
+            } else {
+                model.tell(format!("built {}; r runs it", text::path(program)), false);
+            }
+            Ok(())
         }
         Err(said) => {
             let complaint = complaint(&said, source);
@@ -107,8 +114,8 @@ fn built(model: &mut Model, source: &Path, program: &Path, result: Result<Value,
             Err(complaint)
         }
     };
-    model.new.build = Some(Build { source: source.to_path_buf(), result: Some(outcome) });
-    vec![Effect::List(model.new.directory.clone())]
+    model.new.build = Some(Build { source: source.to_path_buf(), then_run: false, result: Some(result) });
+    effects
 }
 
 /// Finds the first error in what a compiler said (`FILE:LINE:COLUMN: error: ...`), and the source around it.

@@ -1,6 +1,7 @@
 //! Moves: the choice of a host, and the dialog that shows how far one is.
 
 use ckpt_transfer::protocol::MoveReport;
+use ckpt_transfer::transaction::place;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
 use super::commands::{begin, current, is_living};
@@ -22,9 +23,18 @@ pub fn choose_host(model: &mut Model) -> Vec<Effect> {
     }
 }
 
+/// Where a job is now.
+pub fn where_is<'a>(model: &'a Model, job: &str) -> Option<&'a String> {
+    model.jobs.rows.iter().flatten().find(|row| row.name == job).map(|row| &row.host)
+}
+
 /// Moves the job of the choice to the chosen host.
 pub fn begin_move(model: &mut Model, job: String) -> Vec<Effect> {
     let Some(host) = model.hosts.chosen().map(|host| host.name.clone()) else { return Vec::new() };
+    if where_is(model, &job) == Some(&host) {
+        model.tell(format!("{job} is {} already", place(&host)), false);
+        return Vec::new();
+    }
     model.layers.pop();
     let effects = begin(model, Effect::Migrate { job: job.clone(), host: host.clone() });
     if !effects.is_empty() {

@@ -1,6 +1,6 @@
 //! The making of a new job: files, building, running.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::commands::{begin, words};
 use crate::menu::effect::{Effect, Reason};
@@ -65,7 +65,7 @@ pub fn open_file(model: &mut Model) -> Vec<Effect> {
                 verb.push("--".to_owned());
                 verb.extend(flags);
             }
-            model.new.build = Some(Build { source: path.clone(), result: None });
+            model.new.build = Some(Build { source: path.clone(), then_run: false, result: None });
             let reason = Reason::Build { source: path, program };
             let directory = Some(model.new.directory.clone());
             begin(model, Effect::Verb { words: verb, reason, directory, environment: Vec::new() })
@@ -84,11 +84,21 @@ pub fn open_file(model: &mut Model) -> Vec<Effect> {
 }
 
 pub fn run(model: &mut Model) -> Vec<Effect> {
+    if let Some(build) = model.new.build.as_mut().filter(|build| build.result.is_none()) {
+        build.then_run = true;
+        model.tell("it is run as soon as it is built", false);
+        return Vec::new();
+    }
     let chosen = chosen_file(model).filter(|(_, kind)| *kind == FileKind::Program).map(|(path, _)| path);
     let Some(program) = chosen.or_else(|| model.new.program.clone()) else {
         model.tell("there is nothing to run yet: Enter builds a source or chooses a program", false);
         return Vec::new();
     };
+    run_program(model, &program)
+}
+
+/// Runs a program with its arguments as a job.
+pub fn run_program(model: &mut Model, program: &Path) -> Vec<Effect> {
     let arguments = split(&model.new.arguments);
     run_words(model, std::iter::once(program.to_string_lossy().into_owned()).chain(arguments))
 }

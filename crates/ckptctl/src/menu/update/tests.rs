@@ -82,6 +82,12 @@ fn a_first_run_opens_the_picker_at_the_first_source() {
 
     // Enter builds, r runs, and the job is shown.
     assert_eq!(verbs(&press(&mut model, "\n")), ["build /work/count.c"]);
+    assert_eq!(press(&mut model, "r"), [], "as soon as it is built");
+    let reason = Reason::Build { source: "/work/count.c".into(), program: "/work/count".into() };
+    let effects = update(&mut model, Msg::Did { reason, result: Ok(serde_json::Value::Null) });
+    assert_eq!(verbs(&effects), ["run --detach --json -- /work/count"]);
+    update(&mut model, Msg::Did { reason: Reason::Run, result: Err("cannot start it".to_owned()) });
+    assert_eq!(verbs(&press(&mut model, "\n")), ["build /work/count.c"]);
     let reason = Reason::Build { source: "/work/count.c".into(), program: "/work/count".into() };
     update(&mut model, Msg::Did { reason, result: Ok(serde_json::Value::Null) });
     assert!(told(&model).contains("r runs it"), "{}", told(&model));

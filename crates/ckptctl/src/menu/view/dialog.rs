@@ -10,7 +10,7 @@ use tui_input::Input;
 use super::hosts;
 use crate::menu::keys::{COMMANDS, Place};
 use crate::menu::model::{Field, Layer, Model, Move};
-use crate::menu::update::{count, palette};
+use crate::menu::update::{count, palette, where_is};
 use crate::text;
 
 /// Draws a layer.
@@ -22,7 +22,7 @@ pub fn draw(model: &Model, layer: &Layer, frame: &mut Frame<'_>) {
         Layer::Line { title, typed, field } => line(model, title, typed, field, frame),
         Layer::Choose { job } => {
             let room = window(model, frame, &format!(" Move {} to ", text::plain(job)), 70, 18);
-            hosts::list_of(model, frame, room);
+            hosts::list_of(model, frame, room, where_is(model, job).map(String::as_str));
         }
         Layer::Move(current) => draw_move(model, current, frame),
     }
@@ -126,9 +126,10 @@ fn line(model: &Model, title: &str, typed: &Input, field: &Field, frame: &mut Fr
         Field::Answer { echo, .. } => (" A question ", *echo),
         _ => (" Enter accepts, Esc leaves it as it was ", true),
     };
-    let title = text::plain(title);
-    let height = u16::try_from(title.chars().count().div_ceil(BROKEN)).unwrap_or(u16::MAX).saturating_add(4);
-    let question = Paragraph::new(title).wrap(Wrap { trim: false });
+    let lines: Vec<String> = title.lines().map(text::plain).collect();
+    let height: usize = lines.iter().map(|line| line.chars().count().div_ceil(BROKEN)).sum();
+    let height = u16::try_from(height).unwrap_or(u16::MAX).saturating_add(4);
+    let question = Paragraph::new(lines.join("\n")).wrap(Wrap { trim: false });
     let room = window(model, frame, heading, WIDTH, height);
     let [above, entry] = Layout::vertical([Constraint::Min(1), Constraint::Length(1)]).areas(room);
     frame.render_widget(question, above);

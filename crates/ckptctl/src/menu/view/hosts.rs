@@ -26,7 +26,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         return;
     }
     let [list, found] = Layout::vertical([Constraint::Min(4), Constraint::Percentage(50)]).areas(rest);
-    list_of(model, frame, list);
+    list_of(model, frame, list, None);
     if let Some(host) = model.hosts.chosen() {
         heading(frame, Rect { height: 1, ..found }, &format!(" {}", text::plain(&host.name)), model.theme.dim);
         let room = Rect { y: found.y + 1, height: found.height.saturating_sub(1), ..found };
@@ -34,12 +34,13 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     }
 }
 
-/// The list alone, which is also the choice of where to move.
-pub fn list_of(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+/// The list alone, which is also the choice of where to move what is `here` now.
+pub fn list_of(model: &Model, frame: &mut Frame<'_>, area: Rect, here: Option<&str>) {
     let theme = model.theme;
     let dash = || "-".to_owned();
     let row = |host: &&HostRow| {
         let (word, style) = match host.state {
+            _ if here == Some(&host.name) => ("it is here", theme.dim),
             HostState::Trying => ("trying ...", theme.warn),
             HostState::Untried => ("not tried", theme.dim),
             HostState::Ready => ("ready", theme.good),

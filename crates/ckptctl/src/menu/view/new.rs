@@ -15,7 +15,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     draw_files(model, frame, files);
     let right = Rect { x: right.x + 1, width: right.width.saturating_sub(1), ..right };
     match &model.new.build {
-        Some(build) if !matches!(build.result, Some(Ok(_))) => draw_build(model, build, frame, right),
+        Some(build) if !matches!(build.result, Some(Ok(()))) => draw_build(model, build, frame, right),
         _ => draw_preview(model, frame, right),
     }
     draw_settings(model, frame, settings);

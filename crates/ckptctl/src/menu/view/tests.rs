@@ -218,7 +218,7 @@ fn screens(theme: Choice) -> Vec<(&'static str, Model)> {
             with(&|model| {
                 with_files(model);
                 let result = Some(Err(complaint.clone()));
-                model.new.build = Some(Build { source: "/home/ada/sim/count.c".into(), result });
+                model.new.build = Some(Build { source: "/home/ada/sim/count.c".into(), then_run: false, result });
                 model.tell("count.c was not built", true);
             }),
         ),
