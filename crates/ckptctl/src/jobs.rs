@@ -14,6 +14,7 @@ mod store;
 
 pub use attach::attach;
 pub use end::{rm, stop};
+pub use everywhere::everywhere;
 pub use history::{History, Reason, Scene, history};
 pub use list::{cpu, ps, status_of, statuses};
 pub use logs::logs;

@@ -4,6 +4,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use ckpt_transfer::protocol::{Reply, Request};
+use ckpt_transfer::ssh::Nobody;
 
 use super::store::{Job, JobEnding, JobStore, Moving, Phase};
 use crate::remote::Machine;
@@ -37,7 +38,8 @@ pub fn settle_all(store: &JobStore, at_most: Duration) -> anyhow::Result<()> {
 }
 
 fn ask(moving: &Moving) -> anyhow::Result<Reply> {
-    Machine::of(&moving.to)?.agent_that_is_there()?.ask(&Request::Outcome { txn: moving.txn.clone() })
+    let agent = Machine::of(&moving.to)?.agent(&[], &mut Nobody, &mut |_, _| ())?;
+    agent.ask(&Request::Outcome { txn: moving.txn.clone() })
 }
 
 /// The job, with what its host says.

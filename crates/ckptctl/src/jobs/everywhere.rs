@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ckpt_transfer::hosts::{Hosts, LOCAL, Source};
 use ckpt_transfer::protocol::{JobState, JobStatus, Reply, Request};
+use ckpt_transfer::ssh::Nobody;
 
 use super::doubt::settle_all;
 use super::list::statuses;
@@ -21,8 +22,8 @@ pub fn everywhere(store: &JobStore) -> anyhow::Result<Vec<JobStatus>> {
     settle_all(store, PATIENCE)?;
     let mut jobs = statuses(store)?;
     let here = store.all()?;
-    let mut names: BTreeSet<String> =
-        here.iter().filter(|job| !job.is_over()).filter_map(|job| job.host.clone()).collect();
+    let ours: BTreeSet<String> = here.iter().filter(|job| !job.is_over()).filter_map(|job| job.host.clone()).collect();
+    let mut names = ours.clone();
     // A hosts file that is not understood is for those verbs to complain about that need it.
     if let Ok(hosts) = Hosts::load() {
         names.extend(
@@ -30,7 +31,7 @@ pub fn everywhere(store: &JobStore) -> anyhow::Result<Vec<JobStatus>> {
         );
     }
     names.remove(LOCAL);
-    let mut answers = ask_all(names);
+    let mut answers = ask_all(names, &ours);
     for (job, status) in here.iter().zip(&mut jobs) {
         let Some(host) = &job.host else { continue };
         let name = job.name_there.as_ref().unwrap_or(&job.name);
@@ -79,15 +80,16 @@ fn take_over(ours: &mut JobStatus, there: &JobStatus) {
     ours.ended = ours.ended.or(there.ended);
 }
 
-/// Asks hosts at the same time; those that do not answer in time are left out.
-fn ask_all(names: BTreeSet<String>) -> BTreeMap<String, Result<Vec<JobStatus>, String>> {
+/// Asks hosts at the same time; those that do not answer in time are left out. Where there are jobs of ours, our copy is put
+/// again if this is another version.
+fn ask_all(names: BTreeSet<String>, ours: &BTreeSet<String>) -> BTreeMap<String, Result<Vec<JobStatus>, String>> {
     let (answered, answers) = mpsc::channel();
     let count = names.len();
     for name in names {
-        let answered = answered.clone();
+        let (answered, has_ours) = (answered.clone(), ours.contains(&name));
         // One that still waits when we have gone is gone with us.
         std::thread::spawn(move || {
-            let jobs = ask(&name).map_err(|error| failure::line(&error));
+            let jobs = ask(&name, has_ours).map_err(|error| failure::line(&error));
             answered.send((name, jobs))
         });
     }
@@ -96,8 +98,11 @@ fn ask_all(names: BTreeSet<String>) -> BTreeMap<String, Result<Vec<JobStatus>, S
     (0..count).map_while(next).collect()
 }
 
-fn ask(name: &str) -> anyhow::Result<Vec<JobStatus>> {
-    match Machine::of(name)?.agent_that_is_there()?.ask(&Request::Jobs)? {
+fn ask(name: &str, has_ours: bool) -> anyhow::Result<Vec<JobStatus>> {
+    let mut machine = Machine::of(name)?;
+    let agent =
+        if has_ours { machine.agent(&[], &mut Nobody, &mut |_, _| ())? } else { machine.agent_that_is_there()? };
+    match agent.ask(&Request::Jobs)? {
         Reply::Jobs { jobs } => Ok(jobs),
         _ => anyhow::bail!("it answers something else than asked for"),
     }

@@ -7,6 +7,7 @@
 mod effect;
 mod holds;
 mod keys;
+mod listing;
 mod model;
 mod theme;
 mod trials;

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use ckpt_transfer::protocol::{MoveOptions, Reply, Request, WindowSize};
@@ -26,13 +26,11 @@ use signal_hook::iterator::Signals;
 use super::effect::{Asker, Effect, Reason};
 use super::model::{FileKind, FileRow};
 use super::update::{Msg, Shown};
-use super::{holds, trials};
+use super::{holds, listing, trials};
 use crate::jobs::JobStore;
 use crate::supervisor::Log;
-use crate::{checkpoint, client, failure, jobs, text};
+use crate::{checkpoint, client, failure, text};
 
-/// How often the list of jobs is read again.
-const REFRESH: Duration = Duration::from_secs(1);
 /// Lines of a file that are shown.
 const PREVIEW: usize = 400;
 
@@ -87,23 +85,7 @@ impl Worker {
                 let _ = sender.send(Msg::Quit);
             }
         })?;
-        let sender = self.sender.clone();
-        spawn("jobs", move || {
-            let mut last = None;
-            loop {
-                let listed = JobStore::open().and_then(|store| jobs::statuses(&store));
-                let listed = listed.map_err(|error| failure::line(&error));
-                let is_new = last.as_ref() != Some(&listed);
-                if is_new {
-                    last = Some(listed.clone());
-                    let msg = listed.map_or_else(Msg::Wrong, Msg::Jobs);
-                    if sender.send(msg).is_err() {
-                        return;
-                    }
-                }
-                thread::sleep(REFRESH);
-            }
-        })
+        listing::start(self.sender.clone())
     }
 
     /// Does one thing; what cannot even be begun is told at once.

@@ -87,12 +87,12 @@ pub fn words(words: &[&str]) -> Vec<String> {
 
 pub fn is_living(job: &JobStatus) -> Result<(), String> {
     match job.state {
-        JobState::Running | JobState::Stopped => Ok(()),
+        // Whether a host can be reached is known best by trying.
+        JobState::Running | JobState::Stopped | JobState::Unreachable => Ok(()),
         JobState::Moving => Err(format!("{} is being moved; wait until it has arrived", job.name)),
         JobState::Ended | JobState::Saved => {
             Err(format!("{} has ended; R brings it back from its last checkpoint", job.name))
         }
-        JobState::Unreachable => Err(format!("{} is on {}, which cannot be reached now", job.name, job.host)),
     }
 }
 
