@@ -33,6 +33,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("migrate::device", Whos::Both, device);
     suite.add("migrate::copying_goes_on", Whos::User, copying_goes_on);
     suite.add("migrate::no_room_for_files", Whos::User, no_room_for_files);
+    suite.add("migrate::checkpoint_is_cancelled", Whos::User, checkpoint_is_cancelled);
 }
 
 /// The walk of the issue: there, on to another one, and home, seen from the terminal that it was started in.
@@ -312,4 +313,41 @@ fn no_room_for_files(case: &Case) -> Result<()> {
     let transcript = journey.end("quit 0\n", Ending::Exited(0))?;
     ensure!(transcript.hosts == [this_machine()?], "{:?}", transcript.hosts);
     Ok(())
+}
+
+/// A long checkpoint says how far it is; Ctrl+C ends it, the program goes on and nothing is left, wherever it is.
+fn checkpoint_is_cancelled(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    let journey = Journey::start(case, &network, ("traveller", &["memory=512"]))?;
+    let pid = journey.copies().0[0].pid.to_string();
+    let image = case.path("alone.ckpt").display().to_string();
+    is_cancelled(case, &journey, &["checkpoint", "--pid", &pid, "-o", &image, "--codec", "zstd"])?;
+    is_cancelled(case, &journey, &["checkpoint", JOB, "--codec", "zstd"])?;
+    journey.migrate("alpha")?;
+    is_cancelled(case, &journey, &["checkpoint", JOB, "--codec", "zstd"])?;
+    journey.is_only_on("alpha")?;
+    // What was cancelled does not stand in the way of the next one.
+    let saved = done(case, &["checkpoint", JOB, "--codec", "lz4", "--json"])?.json()?;
+    ensure!(saved["number"] == 1 && saved["bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{saved}");
+    let transcript = journey.end("quit 0\n", Ending::Exited(0))?;
+    ensure!(transcript.others == ["as expected"], "{:?}", transcript.others);
+    Ok(())
+}
+
+fn is_cancelled(case: &Case, journey: &Journey<'_>, words: &[&str]) -> Result<()> {
+    let mut terminal = Terminal::open(case)?;
+    terminal.resize(SIZE.0, SIZE.1)?;
+    let mut saving = case.start_on(&mut terminal, &journey.verb(words))?;
+    saving.wait_for_text(" MiB of 51")?;
+    terminal.press(b"\x03")?;
+    ensure!(saving.wait()? == Ending::Exited(130), "{words:?}: {}", saving.streams());
+    ensure!(!saving.stdout().contains("100%") && saving.stdout().contains("cancelled"), "{}", saving.streams());
+    let history = case.path(format!(".local/state/ckptctl/jobs/{JOB}/history"));
+    let left = [history.as_path(), case.dir()].map(|place| fs::read_dir(place).into_iter().flatten().flatten());
+    let left: Vec<_> = left.into_iter().flatten().map(|entry| entry.file_name()).collect();
+    let is_image = |name: &std::ffi::OsString| {
+        ["ckpt", "unfinished", "partial"].iter().any(|word| name.to_string_lossy().contains(word))
+    };
+    ensure!(!left.iter().any(is_image), "{words:?} has left {left:?}");
+    journey.see_it_count(10)
 }

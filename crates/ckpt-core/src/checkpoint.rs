@@ -3,15 +3,16 @@
 use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ckpt_image::Codec;
 use serde::{Serialize, Serializer};
 
-use crate::Error;
 use crate::depart::{DepartOptions, leave};
 use crate::proc::Status;
 use crate::survey::look;
+use crate::{Error, Progress, cancel};
 
 /// What happens to the program when its image is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,7 +27,7 @@ pub enum After {
 }
 
 /// How to checkpoint.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct CheckpointOptions {
     /// What happens to the program afterwards.
     pub after: After,
@@ -40,13 +41,16 @@ pub struct CheckpointOptions {
     pub tcp_close: bool,
     /// A child of the process that is not part of it: the engine, when the process started it itself.
     pub ignored_child: Option<i32>,
+    /// How far it is, to look at while it is made.
+    pub progress: Arc<Progress>,
 }
 
 impl CheckpointOptions {
     /// What of them a departure has as well.
     fn departing(&self) -> DepartOptions {
-        let Self { after: _, codec, self_contained, carry_files, tcp_close, ignored_child } = *self;
-        DepartOptions { codec, self_contained, carry_files, tcp_close, ignored_child }
+        let Self { after: _, codec, self_contained, carry_files, tcp_close, ignored_child, ref progress } = *self;
+        let progress = Arc::clone(progress);
+        DepartOptions { codec, self_contained, carry_files, tcp_close, ignored_child, progress }
     }
 }
 
@@ -155,10 +159,11 @@ impl Unfinished {
     /// Syncs it and gives it its name.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::File`]; [`Error::Cancelled`] when that was wanted while it was being synced.
     pub fn publish(&self) -> Result<(), Error> {
         let target = &self.target;
         self.file.sync_all().map_err(Error::file("write", target))?;
+        cancel::check()?;
         fs::rename(&self.path, target).map_err(Error::file("write", target))?;
         self.is_published.set(true);
         let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::marker::PhantomData;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ckpt_image::{Codec, ImageWriter};
@@ -17,10 +18,10 @@ use crate::park::Parked;
 use crate::proc::Status;
 use crate::resource::file_table::Carry;
 use crate::survey::{Survey, explain, look};
-use crate::{Error, cancel};
+use crate::{Error, Progress, cancel};
 
 /// How to let a program depart.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct DepartOptions {
     /// How memory is compressed.
     pub codec: Codec,
@@ -32,6 +33,8 @@ pub struct DepartOptions {
     pub tcp_close: bool,
     /// A child of the process that is not part of it: the engine, when the process started it itself.
     pub ignored_child: Option<i32>,
+    /// How far it is, to look at while the image is written.
+    pub progress: Arc<Progress>,
 }
 
 impl DepartOptions {
@@ -110,7 +113,7 @@ pub fn leave<W: Write + Send>(
         Ok((captured, report)) => Ok(Departure {
             frozen: Some(frozen),
             captured: Some(captured),
-            options: *options,
+            options: options.clone(),
             report,
             parked: None,
             _of_its_thread: PhantomData,
@@ -133,7 +136,7 @@ fn write<W: Write + Send>(
     let captured = capture(frozen, options)?;
     let capture = frozen.since.elapsed();
     on_frozen(&captured.survey())?;
-    let (bytes, pages) = write_image(frozen, &captured, sink, path, options.codec)?;
+    let (bytes, pages) = write_image(frozen, &captured, sink, path, options)?;
     let write = frozen.since.elapsed().saturating_sub(capture);
     let report = DepartReport { pid: frozen.pid, bytes, pages, threads: frozen.threads.len(), capture, write };
     Ok((captured, report))
@@ -146,11 +149,12 @@ fn write_image<W: Write + Send>(
     captured: &Captured,
     sink: W,
     path: &Path,
-    codec: Codec,
+    options: &DepartOptions,
 ) -> Result<(u64, u64), Error> {
     let failed = |source| Error::Image { path: path.to_path_buf(), source };
     let writer = ImageWriter::new(sink, arch::ELF_MACHINE, PAGE_SIZE).map_err(failed)?;
-    let mut sink = Sink { writer, path, codec };
+    options.progress.expect(captured.own_memory);
+    let mut sink = Sink { writer, path, codec: options.codec, progress: &options.progress };
     sink.writer.put_layout(&captured.layout).map_err(failed)?;
     sink.writer.put_state("process", &captured.state).map_err(failed)?;
     sink.put_files(&frozen.memory, &captured.contents)?;
@@ -267,7 +271,7 @@ impl Departure {
             }
             none => none.insert(capture(frozen, &self.options)?),
         };
-        let (bytes, pages) = write_image(frozen, captured, &unfinished.file, file, self.options.codec)?;
+        let (bytes, pages) = write_image(frozen, captured, &unfinished.file, file, &self.options)?;
         Ok((bytes, pages, frozen.threads.len()))
     }
 

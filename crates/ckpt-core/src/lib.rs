@@ -17,6 +17,7 @@ mod page_finder;
 mod pages;
 mod park;
 pub mod proc;
+mod progress;
 pub mod resource;
 mod restore;
 mod survey;
@@ -28,6 +29,7 @@ pub use checkpoint::{After, CheckpointOptions, CheckpointReport, checkpoint};
 pub use ckpt_image::Codec;
 pub use depart::{DepartOptions, DepartReport, Departure, depart};
 pub use error::{Class, Error};
+pub use progress::Progress;
 pub use resource::files::FilesPolicy;
 pub use resource::machine::{Machine, portable_environment};
 pub use restore::{

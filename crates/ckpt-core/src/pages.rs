@@ -16,7 +16,7 @@ use crate::page_finder::PageFinder;
 use crate::resource::file_table::Contents;
 use crate::resource::files;
 use crate::resource::memory::{Backing, Region};
-use crate::{Error, cancel};
+use crate::{Error, Progress, cancel};
 
 /// The size of a page in an image.
 pub const PAGE_SIZE: u32 = 4096;
@@ -33,6 +33,8 @@ pub struct Sink<'a, W> {
     pub path: &'a Path,
     /// How runs are compressed.
     pub codec: Codec,
+    /// Counts the memory that is in it.
+    pub progress: &'a Progress,
 }
 
 impl<W: Write + Send> Sink<'_, W> {
@@ -53,7 +55,7 @@ impl<W: Write + Send> Sink<'_, W> {
         regions: &[Region],
         shared: &SharedPages,
     ) -> Result<(Self, u64), Error> {
-        let Sink { writer, path, codec } = self;
+        let Sink { writer, path, codec, progress } = self;
         let (first, rest): (Vec<_>, Vec<_>) =
             regions.iter().partition(|region| matches!(region.backing, Backing::Kernel(_)));
         let runs = |regions| {
@@ -72,12 +74,15 @@ impl<W: Write + Send> Sink<'_, W> {
             while lock(runs).next(&mut run)? {
                 cancel::check()?;
                 run.read(memory, &mut data)?;
+                let read = data.len() as u64;
                 run.leave_out_zeros(&mut data);
                 if !run.ranges.is_empty() {
                     let encoded = encoder.pages(0, &run.ranges, &data).map_err(failed)?;
                     lock_soon(&writer).append(&encoded).map_err(failed)?;
                     pages.fetch_add(data.len() as u64 / PAGE, Ordering::Relaxed);
                 }
+                // Pages of zeros are done as well.
+                progress.add(read);
             }
             Ok(())
         };
@@ -93,7 +98,7 @@ impl<W: Write + Send> Sink<'_, W> {
             })
         })?;
         let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok((Sink { writer, path, codec }, pages.into_inner()))
+        Ok((Sink { writer, path, codec, progress }, pages.into_inner()))
     }
 
     /// Writes the contents of carried files.

@@ -120,12 +120,6 @@ impl FrameWriter {
         Ok(writer)
     }
 
-    /// How many bytes have been given to channels so far: to look at while it works.
-    #[must_use]
-    pub fn sent(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.sent)
-    }
-
     /// Sends what is left and the end, and waits until all channels have taken everything. Gives the bytes sent.
     ///
     /// # Errors

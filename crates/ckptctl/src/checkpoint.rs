@@ -2,6 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use ckpt_core::resource::bytes::Bytes;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use crate::cli::CheckpointArgs;
 use crate::failure::Failure;
 use crate::jobs::{Job, JobStore};
+use crate::progress::{Progress, Watching};
 use crate::{cancel, client, output, text};
 
 /// Saves what the arguments name, and tells how it went.
@@ -52,7 +54,12 @@ fn process(pid: i32, file: &Path, args: &CheckpointArgs) -> anyhow::Result<(Valu
         tcp_close: args.tcp == "close",
         ..CheckpointOptions::default()
     };
-    let report = ckpt_core::checkpoint(pid, file, &options)?;
+    let mut progress = Progress::new(args.json);
+    let watching =
+        Watching::start(Arc::clone(&options.progress), move |done, total| progress.show("memory", done, total))?;
+    let report = ckpt_core::checkpoint(pid, file, &options);
+    watching.end();
+    let report = report?;
     Ok((serde_json::to_value(&report).context("the report does not fit JSON; please report this")?, text::path(file)))
 }
 
@@ -82,7 +89,14 @@ fn by_supervisor(store: &JobStore, job: &Job, args: &CheckpointArgs) -> anyhow::
         tcp_close: args.tcp == "close",
     };
     let stream = client::connect(store, job)?;
-    let Reply::Saved { mut report } = client::perform(&stream, &request, |_| {})? else {
+    let mut progress = Progress::new(args.json);
+    let answer = client::perform(&stream, &request, |news| {
+        if let Reply::Progress { phase, done, total } = news {
+            progress.show(phase, *done, *total);
+        }
+    });
+    drop(progress);
+    let Reply::Saved { mut report } = answer? else {
         return Err(Failure::new(Class::Failed, "the job's supervisor answers something else than was asked").into());
     };
     // As it was named here.

@@ -1,8 +1,12 @@
 //! How far a long act is: one line on the terminal, written over. Nothing where standard error is no terminal.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::text;
@@ -10,6 +14,8 @@ use crate::text;
 /// All of it is only there when that is verified: until then there is no 100.
 const MOST: u64 = 99;
 const REDRAWS: u8 = 10;
+/// How often the engine is looked at.
+const TICK: Duration = Duration::from_millis(100);
 
 /// A line that shows bytes, rate and time left.
 pub struct Progress {
@@ -47,6 +53,52 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// Tells how far the engine is with a program's memory, until it is dropped.
+pub struct Watching {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watching {
+    /// `tell` gets the bytes done and the bytes in all, again and again. Of what is over at once it hears nothing.
+    pub fn start(
+        engine: Arc<ckpt_core::Progress>,
+        mut tell: impl FnMut(u64, u64) + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let telling = move || {
+            while !over.load(Ordering::Relaxed) {
+                let (done, total) = (engine.done(), engine.total());
+                if done > 0 && total > 0 {
+                    // How much it is in all is only known about.
+                    tell(done.min(total), total);
+                }
+                thread::park_timeout(TICK);
+            }
+        };
+        let thread = thread::Builder::new().name("progress".to_owned()).spawn(telling);
+        Ok(Self { is_over, thread: Some(thread.context("no thread could be made")?) })
+    }
+
+    /// Ends it. From then on nothing more is told; for that, what is being told now is waited for.
+    pub fn end(mut self) {
+        let thread = self.thread.take();
+        drop(self);
+        if let Some(thread) = thread {
+            thread.thread().unpark();
+            // It does nothing that could fail.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -111,6 +163,15 @@ mod tests {
         assert_eq!(rate(1536.2), "1.5 KiB/s");
         assert_eq!(left(Duration::from_secs(59)), "59 s left");
         assert_eq!(left(Duration::from_secs(125)), "2:05 min left");
+    }
+
+    #[test]
+    fn nothing_is_told_of_what_has_not_begun() {
+        let (told, hearing) = std::sync::mpsc::channel();
+        let tell = move |done, total| told.send((done, total)).unwrap_or_default();
+        let Ok(watching) = Watching::start(Arc::default(), tell) else { panic!("no thread") };
+        watching.end();
+        assert!(hearing.recv().is_err());
     }
 
     #[test]

@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -246,6 +247,8 @@ impl Supervisor {
             return Err(self.failure(&format!("is busy: {other} is under way; try again when that is done")));
         }
         state.act = Some(what);
+        // Whatever was cancelled earlier is over.
+        ckpt_core::cancel_flag().store(false, Ordering::Relaxed);
         Ok(Act { supervisor: Arc::clone(self) })
     }
 

@@ -1,8 +1,10 @@
 //! Checkpoints of a program that is on another host: it departs from there into a file of ours, and then goes on there.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -14,17 +16,30 @@ use ckpt_transfer::frames::FrameReader;
 use ckpt_transfer::protocol::{Departing, FilesPolicy, HEARTBEAT, Reply, Request, SILENCE};
 use ckpt_transfer::ssh::Nobody;
 use ckpt_transfer::wire;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Supervisor;
 use super::checkpointing::Wish;
+use super::connection::Writer;
 use super::mover::new_txn;
 use crate::failure::Failure;
 use crate::fetch;
 use crate::remote::Agent;
 use crate::text;
 
-/// Saves the program into a file here. With [`Wish::stop`] it is ended there when the image is complete.
-pub fn save(supervisor: &Arc<Supervisor>, wish: &Wish, file: &Path) -> anyhow::Result<CheckpointReport> {
+/// How often it is looked whether the act was cancelled.
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// How much is copied at once.
+const PIECE: usize = 256 << 10;
+
+/// Saves the program into a file here; `news` hears how far that is. With [`Wish::stop`] it is ended there when the image is
+/// complete.
+pub fn save(
+    supervisor: &Arc<Supervisor>,
+    wish: &Wish,
+    file: &Path,
+    news: Option<&Writer>,
+) -> anyhow::Result<CheckpointReport> {
     let began = Instant::now();
     let (host, name) = supervisor.whereabouts()?;
     let txn = new_txn()?;
@@ -54,18 +69,14 @@ pub fn save(supervisor: &Arc<Supervisor>, wish: &Wish, file: &Path) -> anyhow::R
     };
     control.stream.set_read_timeout(Some(SILENCE))?;
     say(&control, &Request::Depart(Box::new(departing)))?;
-    let since = hear(&control, |reply| if let Reply::Frozen { since, .. } = reply { Some(since) } else { None })?;
+    let listening = Listening { control: &control, news, can_cancel: true };
+    let since = listening.hear(|reply| if let Reply::Frozen { since, .. } = reply { Some(since) } else { None })?;
     let frozen = Instant::now();
     let partial = Partial::begin(file)?;
-    let mut frames = FrameReader::new(vec![data.stream.try_clone()?.into()]);
     // Whatever fails from here on: the program goes on when the connection closes.
-    io::copy(&mut frames, &mut &partial.file).with_context(|| format!("cannot write {}", text::path(file)))?;
-    let sent = |reply| match reply {
-        Reply::Sent { bytes, pages, threads } => Some((bytes, pages, threads)),
-        _ => None,
-    };
-    let (bytes, pages, threads) = hear(&control, sent)?;
+    let (bytes, pages, threads) = listening.receive(&data.stream, &partial.file, file)?;
     partial.finish(file)?;
+    let listening = Listening { can_cancel: false, ..listening };
     if wish.stop {
         // What it has written there would go with it.
         let agent = {
@@ -74,11 +85,11 @@ pub fn save(supervisor: &Arc<Supervisor>, wish: &Wish, file: &Path) -> anyhow::R
         };
         bring_home(supervisor, &agent)?;
         say(&control, &Request::Discard { host: "an image".to_owned(), job: String::new(), relay: false })?;
-        hear(&control, |reply| matches!(reply, Reply::Discarded { .. }).then_some(()))?;
+        listening.hear(|reply| matches!(reply, Reply::Discarded { .. }).then_some(()))?;
         supervisor.change_job(|job| (job.host, job.name_there) = (None, None))?;
     } else {
         say(&control, &Request::Resume)?;
-        hear(&control, |reply| (reply == Reply::Resumed).then_some(()))?;
+        listening.hear(|reply| (reply == Reply::Resumed).then_some(()))?;
     }
     let pause = frozen.elapsed() + Duration::try_from_secs_f64(since).unwrap_or_default();
     drop(beating);
@@ -104,20 +115,101 @@ fn say(agent: &Agent, request: &Request) -> anyhow::Result<()> {
     wire::send(&mut &agent.stream, request, &[]).map_err(|error| agent.lost(&error.to_string()))
 }
 
-/// The first reply that is wanted.
-fn hear<T>(agent: &Agent, wanted: impl Fn(Reply) -> Option<T>) -> anyhow::Result<T> {
-    loop {
-        match wire::receive::<Reply>(&mut &agent.stream) {
-            Ok(Some((Reply::Failed { message, exit }, _))) => return Err(Failure::of_exit(exit, message).into()),
-            Ok(Some((reply, _))) => {
-                if let Some(found) = wanted(reply) {
-                    return Ok(found);
-                }
+/// Hears what the supervisor there says.
+#[derive(Clone, Copy)]
+struct Listening<'a> {
+    control: &'a Agent,
+    /// Hears how far it is.
+    news: Option<&'a Writer>,
+    /// Nothing is decided yet.
+    can_cancel: bool,
+}
+
+impl Listening<'_> {
+    /// The first reply that is wanted.
+    fn hear<T>(&self, wanted: impl Fn(Reply) -> Option<T>) -> anyhow::Result<T> {
+        let Self { control, news, can_cancel } = self;
+        let mut heard = Instant::now();
+        loop {
+            if *can_cancel && ckpt_core::cancel_flag().load(Ordering::Relaxed) {
+                return Err(ckpt_core::Error::Cancelled.into());
             }
-            Ok(None) => return Err(agent.lost("it closed the connection")),
-            Err(error) => return Err(agent.lost(&error.to_string())),
+            let mut fds = [PollFd::new(&control.stream, PollFlags::IN)];
+            if matches!(poll(&mut fds, Some(&TICK)), Ok(0)) && heard.elapsed() < SILENCE {
+                continue;
+            }
+            heard = Instant::now();
+            match wire::receive::<Reply>(&mut &control.stream) {
+                Ok(Some((Reply::Failed { message, exit }, _))) => return Err(Failure::of_exit(exit, message).into()),
+                Ok(Some((reply @ Reply::Progress { .. }, _))) => news.iter().for_each(|writer| writer.tell(&reply)),
+                Ok(Some((reply, _))) => {
+                    if let Some(found) = wanted(reply) {
+                        return Ok(found);
+                    }
+                }
+                Ok(None) => return Err(control.lost("it closed the connection")),
+                Err(error) => return Err(control.lost(&error.to_string())),
+            }
         }
     }
+
+    /// Takes the image, which comes beside what is said, and gives its bytes, pages and threads.
+    fn receive(&self, data: &UnixStream, image: &File, path: &Path) -> anyhow::Result<(u64, u64, usize)> {
+        let mut frames = FrameReader::new(vec![data.try_clone()?.into()]);
+        std::thread::scope(|scope| {
+            let copying = scope.spawn(|| {
+                let copied = copy(&mut frames, image);
+                if copied.is_err() {
+                    // It need not be sent any more.
+                    shut(data);
+                }
+                if let Err(Broken::Writing(_)) = copied {
+                    // Nothing more is waited for.
+                    shut(&self.control.stream);
+                }
+                copied
+            });
+            let sent = self.hear(|reply| match reply {
+                Reply::Sent { bytes, pages, threads } => Some((bytes, pages, threads)),
+                _ => None,
+            });
+            if sent.is_err() {
+                shut(data);
+            }
+            let copied = copying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            match (copied, sent) {
+                (Err(Broken::Writing(error)), _) => {
+                    Err(anyhow::Error::new(error).context(format!("cannot write {}", text::path(path))))
+                }
+                (_, Err(error)) => Err(error),
+                (Err(Broken::Reading(error)), Ok(_)) => Err(self.control.lost(&error.to_string())),
+                (Ok(()), Ok(sent)) => Ok(sent),
+            }
+        })
+    }
+}
+
+/// Which side of a copy has failed.
+enum Broken {
+    Reading(io::Error),
+    Writing(io::Error),
+}
+
+fn copy(from: &mut impl Read, mut to: &File) -> Result<(), Broken> {
+    let mut buffer = vec![0; PIECE];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => to.write_all(&buffer[..count]).map_err(Broken::Writing)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Broken::Reading(error)),
+        }
+    }
+}
+
+fn shut(stream: &UnixStream) {
+    // It may be closed already.
+    let _ = stream.shutdown(Shutdown::Both);
 }
 
 /// Says that we live, as long as it is there. What is said beside it is short and in one piece.

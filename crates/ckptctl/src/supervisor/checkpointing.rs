@@ -15,6 +15,7 @@ use super::connection::Writer;
 use super::{Act, Place, Supervisor, away};
 use crate::failure::Failure;
 use crate::jobs::{History, Reason};
+use crate::progress::Watching;
 
 /// What is to be saved, and how.
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
@@ -52,12 +53,10 @@ pub fn start(
     is_acting: &Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
     let act = supervisor.begin("a checkpoint")?;
-    // One that was cancelled earlier is over.
-    ckpt_core::cancel_flag().store(false, Ordering::Relaxed);
     is_acting.store(true, Ordering::Relaxed);
     let (supervisor, is_acting) = (Arc::clone(supervisor), Arc::clone(is_acting));
     let acting = move || {
-        let saved = save(&supervisor, &wish, act);
+        let saved = save(&supervisor, &wish, act, Some(&writer));
         is_acting.store(false, Ordering::Relaxed);
         match saved {
             Ok(report) => writer.tell(&Reply::Saved { report }),
@@ -68,8 +67,13 @@ pub fn start(
     Ok(())
 }
 
-/// Saves the program.
-pub fn save(supervisor: &Arc<Supervisor>, wish: &Wish, act: Act) -> anyhow::Result<serde_json::Value> {
+/// Saves the program. `news` hears how far that is.
+pub fn save(
+    supervisor: &Arc<Supervisor>,
+    wish: &Wish,
+    act: Act,
+    news: Option<&Writer>,
+) -> anyhow::Result<serde_json::Value> {
     let codec = wish.codec.parse().map_err(|_| Failure::new(Class::Usage, format!("{:?} is no codec", wish.codec)))?;
     let options = CheckpointOptions {
         after: if wish.stop { After::Kill } else { After::Continue },
@@ -88,8 +92,9 @@ pub fn save(supervisor: &Arc<Supervisor>, wish: &Wish, act: Act) -> anyhow::Resu
     };
     let is_away = matches!(&supervisor.state().place, Place::Away(_));
     let report = if is_away {
-        away::save(supervisor, wish, &file)?
+        away::save(supervisor, wish, &file, news)?
     } else {
+        let _watching = news.map(|writer| watch(&options.progress, writer)).transpose()?;
         ckpt_core::checkpoint(supervisor.pid()?, &file, &options)?
     };
     if let Some(number) = number {
@@ -100,6 +105,13 @@ pub fn save(supervisor: &Arc<Supervisor>, wish: &Wish, act: Act) -> anyhow::Resu
     }
     drop(act);
     told(&report, number)
+}
+
+/// Tells a client how far the engine is.
+pub fn watch(progress: &Arc<ckpt_core::Progress>, writer: &Writer) -> anyhow::Result<Watching> {
+    let writer = writer.clone();
+    let tell = move |done, total| writer.tell(&Reply::Progress { phase: "memory".to_owned(), done, total });
+    Watching::start(Arc::clone(progress), tell)
 }
 
 /// The report, with its number in the history.

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -20,12 +20,10 @@ use ckpt_transfer::transaction::ABANDONED;
 
 use super::connection::Writer;
 use super::moves::{Decided, Decision, Leave};
-use super::{Place, Supervisor, link, mover};
+use super::{Place, Supervisor, checkpointing, link, mover};
 use crate::failure::{self, Failure};
 use crate::jobs::{History, Job, Moving, Phase, Reason, path_of};
 
-/// How often it is told how much was sent.
-const TICK: Duration = Duration::from_millis(100);
 /// The files as they were here when the program left, in the job's directory.
 pub const DEPARTED: &str = "departed.json";
 
@@ -107,7 +105,6 @@ impl Leaving<'_> {
             leave.sending = sending;
         }
         let mut frames = FrameWriter::new(outputs).context("no thread could be made")?;
-        let progress = Progress::start(writer, frames.sent())?;
         let codec = departing
             .codec
             .parse()
@@ -119,6 +116,7 @@ impl Leaving<'_> {
             carry_files: departing.carry_files,
             ..DepartOptions::default()
         };
+        let watching = checkpointing::watch(&options.progress, writer)?;
         let paused = supervisor.pause_output();
         ckpt_core::cancel_flag().store(false, Ordering::Relaxed);
         let mut kept = departing.keep.then(|| Kept::begin(&supervisor.directory)).transpose()?;
@@ -126,7 +124,6 @@ impl Leaving<'_> {
         let began = Instant::now();
         let sink = Tee { frames: &mut frames, file: kept.as_mut().map(|kept| &mut kept.file) };
         let result = ckpt_core::depart(pid, sink, &options, &mut |survey| {
-            progress.expect(survey.memory);
             self.tell_frozen(pid, survey, &mut pending, began).map_err(|error| {
                 failed = Some(error);
                 ckpt_core::Error::Cancelled
@@ -142,7 +139,7 @@ impl Leaving<'_> {
                     }
                 }
             });
-        drop(progress);
+        drop(watching);
         if let Some(leave) = &mut supervisor.state().moves.departing {
             leave.sending.clear();
         }
@@ -394,41 +391,6 @@ impl Held<'_> {
                 Ok(())
             }
         }
-    }
-}
-
-/// Tells how much has been sent, until it is dropped.
-struct Progress {
-    total: Arc<AtomicU64>,
-    is_over: Arc<AtomicBool>,
-}
-
-impl Progress {
-    fn start(writer: &Writer, sent: Arc<AtomicU64>) -> anyhow::Result<Self> {
-        let (total, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (writer, seen, over) = (writer.clone(), Arc::clone(&total), Arc::clone(&is_over));
-        let telling = move || {
-            while !over.load(Ordering::Relaxed) {
-                let (done, total) = (sent.load(Ordering::Relaxed), seen.load(Ordering::Relaxed));
-                if total > 0 && done > 0 {
-                    writer.tell(&Reply::Progress { phase: "memory".to_owned(), done, total });
-                }
-                std::thread::sleep(TICK);
-            }
-        };
-        std::thread::Builder::new().name("progress".to_owned()).spawn(telling).context("no thread could be made")?;
-        Ok(Self { total, is_over })
-    }
-
-    /// About so many bytes are to be sent.
-    fn expect(&self, total: u64) {
-        self.total.store(total, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
     }
 }
 

@@ -67,7 +67,7 @@ impl Supervisor {
 
     fn save_by_schedule(self: &Arc<Self>, schedule: Schedule) -> anyhow::Result<()> {
         let act = self.begin("a checkpoint")?;
-        checkpointing::save(self, &checkpointing::Wish::unasked(Reason::Scheduled), act)?;
+        checkpointing::save(self, &checkpointing::Wish::unasked(Reason::Scheduled), act, None)?;
         let history = History::of(&self.directory);
         for number in schedule.superfluous(&history.all()?, jobs::now()) {
             history.remove(number)?;
