@@ -428,6 +428,7 @@ fn checkpoint_and_restore(case: &Case) -> Result<()> {
     refused.expect_refusal(&[1], &["sim", "runs"])?;
     let refused = case.run(&mut case.ckptctl(["checkpoint", "sim", "-o", "/no/such/directory/x"]))?;
     refused.expect_refusal(&[1], &["/no/such/directory/x"])?;
+    case.run(&mut case.ckptctl(["schedule", "sim", "--every", "1d"]))?.expect(0)?;
     // With its last one it is ended, and that is told to whoever is attached.
     let stopped = case.run(&mut case.ckptctl(["checkpoint", "sim", "--stop"]))?.expect(0)?;
     ensure!(stopped.stdout.contains("it was ended"), "{stopped:?}");
@@ -438,6 +439,8 @@ fn checkpoint_and_restore(case: &Case) -> Result<()> {
 
     let mut restored = case.start(&mut case.ckptctl(["restore", "sim"]))?;
     case.wait_until("it is a job again", || job(case, "sim").is_ok_and(|job| job["state"] == "running"))?;
+    let schedule = case.run(&mut case.ckptctl(["schedule", "sim", "--json"]))?.expect(0)?.json()?;
+    ensure!(schedule["schedule"]["every"] == 86_400, "{schedule}");
     let again = case.run(&mut case.ckptctl(["checkpoint", "sim", "--json"]))?.expect(0)?.json()?;
     ensure!(again["number"] == 4, "{again}");
     // Also its supervisor can be killed.

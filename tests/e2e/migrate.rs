@@ -33,6 +33,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("migrate::device", Whos::Both, device);
     suite.add("migrate::copying_goes_on", Whos::User, copying_goes_on);
     suite.add("migrate::no_room_for_files", Whos::User, no_room_for_files);
+    suite.add("migrate::saved_before_each_move", Whos::User, saved_before_each_move);
     suite.add("migrate::checkpoint_is_cancelled", Whos::User, checkpoint_is_cancelled);
 }
 
@@ -312,6 +313,51 @@ fn no_room_for_files(case: &Case) -> Result<()> {
     ensure!(journey.copies().0.len() == 1 && journey.copies().0[0].pid == pid, "{:?}", journey.copies());
     let transcript = journey.end("quit 0\n", Ending::Exited(0))?;
     ensure!(transcript.hosts == [this_machine()?], "{:?}", transcript.hosts);
+    Ok(())
+}
+
+/// With `schedule --before-move` it is saved first, wherever it is, or not moved.
+fn saved_before_each_move(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    let journey = Journey::start(case, &network, ("traveller", &[]))?;
+    let set = done(case, &["schedule", JOB, "--before-move", "--keep", "2"])?;
+    ensure!(set.stdout.contains("before each move"), "{set:?}");
+    let moved = done(case, &["migrate", JOB, "alpha"])?;
+    ensure!(moved.stderr.contains("saved       @1, ") && moved.stderr.contains("it stood still for"), "{moved:?}");
+    journey.is_only_on("alpha")?;
+    let looked = done(case, &["migrate", JOB, "beta", "--dry-run"])?;
+    ensure!(!looked.stderr.contains("saved  "), "{looked:?}");
+    journey.migrate("beta")?;
+    let report = journey.migrate("local")?;
+    let checks = report["checks"].as_array().context("no checks")?;
+    ensure!(checks.iter().any(|check| check["what"] == "saved" && check["ok"] == true), "{report}");
+    // The first one is an hour's, the others the last two.
+    let history = done(case, &["history", JOB, "--json"])?.json()?;
+    let saved = history["checkpoints"].as_array().context("no checkpoints")?;
+    ensure!(saved.len() == 3 && saved.iter().all(|one| one["reason"] == "move" && one["ended"] == false), "{history}");
+    let shown = done(case, &["history", JOB])?.stdout;
+    ensure!(shown.matches("before a move").count() == 3, "{shown}");
+
+    // Without a place for it nothing is disturbed.
+    let place = case.path(format!(".local/state/ckptctl/jobs/{JOB}/history"));
+    let aside = case.path("aside");
+    fs::rename(&place, &aside)?;
+    fs::write(&place, "in the way")?;
+    let pid = journey.copies().0[0].pid;
+    let refused = case.run(&mut journey.verb(&["migrate", JOB, "alpha", "--json"]))?.expect(1)?;
+    let told = refused.json()?["error"].to_string();
+    ensure!(told.contains("is not moved") && told.contains("ckptctl schedule trip --off"), "{refused:?}");
+    ensure!(journey.copies().0[0].pid == pid, "{:?}", journey.copies());
+    journey.see_it_count(5)?;
+    fs::remove_file(&place)?;
+    fs::rename(&aside, &place)?;
+    let both = done(case, &["schedule", JOB, "--every", "2h", "--before-move", "--json"])?.json()?;
+    ensure!(both["schedule"]["every"] == 7200 && both["schedule"]["before_move"] == true, "{both}");
+    done(case, &["schedule", JOB, "--off"])?;
+    let moved = done(case, &["migrate", JOB, "alpha"])?;
+    ensure!(!moved.stderr.contains("saved  "), "{moved:?}");
+    let transcript = journey.end("quit 0\n", Ending::Exited(0))?;
+    ensure!(transcript.others == ["as expected"], "{:?}", transcript.others);
     Ok(())
 }
 

@@ -143,10 +143,13 @@ pub enum Request {
     },
     /// Save it by itself from now on, or not any more → [`Reply::Done`].
     Schedule {
-        /// How often, in seconds; `None`: not any more.
+        /// How often, in seconds; `None`: not because time has passed.
         every: Option<u64>,
         /// How many of the latest are kept.
         keep: u64,
+        /// Also before each move. Neither this nor `every`: not any more.
+        #[serde(default)]
+        before_move: bool,
     },
     /// Move it → [`Reply::Ask`], [`Reply::Check`], [`Reply::Progress`], [`Reply::MovedTo`].
     Migrate {

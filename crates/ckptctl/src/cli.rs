@@ -146,13 +146,17 @@ Examples:
 
 Both runs use the same files: one that writes should run in another directory, or on another host.")]
     Branch(BranchArgs),
-    /// Save a job by itself, every so often
+    /// Save a job by itself, every so often or before each move
     #[command(after_long_help = "\
 Examples:
   ckptctl schedule sim --every 15m            save it every quarter of an hour
   ckptctl schedule sim --every 1h --keep 3    ... and keep the last three, one an hour, one a day
+  ckptctl schedule sim --before-move          save it before each move
+  ckptctl schedule sim --every 1h --before-move    both
   ckptctl schedule sim                        show what is set
-  ckptctl schedule sim --off                  not any more")]
+  ckptctl schedule sim --off                  not any more
+
+What is given replaces what was set before. A move whose checkpoint cannot be made is refused; the program runs on.")]
     Schedule(ScheduleArgs),
     /// Tell where configuration, jobs, logs and caches are
     #[command(after_long_help = "\
@@ -370,6 +374,9 @@ pub struct ScheduleArgs {
     /// How often it is saved: 90s, 15m, 2h
     #[arg(long, value_name = "TIME", value_parser = interval, conflicts_with = "off")]
     pub every: Option<u64>,
+    /// Save it before each move, too, wherever it is then; if that fails it is not moved
+    #[arg(long, conflicts_with = "off")]
+    pub before_move: bool,
     /// How many of the latest automatic checkpoints are kept; of older ones one an hour is kept for a day, and one a day for
     /// a month. Those that were made by hand are kept
     #[arg(long, value_name = "N", default_value_t = 5)]

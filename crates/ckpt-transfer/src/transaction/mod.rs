@@ -95,6 +95,11 @@ pub trait Ends {
     fn say(&mut self, side: Side, request: &Request, body: &[u8]);
     /// What comes next; `None` when nothing came for so long.
     fn next(&mut self, at_most: Duration) -> Option<Incoming>;
+    /// Saves the program before it is moved, if that is wanted. It runs on.
+    ///
+    /// # Errors
+    /// Why not: then it is not moved.
+    fn save(&mut self) -> Result<(), Failed>;
     /// Connects the data channels, and says how many there are.
     ///
     /// # Errors
@@ -270,13 +275,15 @@ pub fn survey<'a, E: Ends>(ends: &'a mut E, plan: &'a Plan) -> Result<Surveyed<'
 }
 
 impl<'a, E: Ends> Surveyed<'a, E> {
-    /// Sends the files that the destination lacks, and connects the data channels.
+    /// Saves the program if that is wanted, sends the files that the destination lacks, and connects the data channels.
     ///
     /// # Errors
     /// [`Broken`]: the program runs on where it is.
     pub fn prepare(mut self) -> Result<Prepared<'a, E>, Broken> {
         let lacking = std::mem::take(&mut self.lacking);
-        let prepared = self.mover.copy(&self.survey.files, &lacking, false).and_then(|()| {
+        let saved = self.mover.ends.save().map_err(|failed| Fault::Failed(Side::Source, failed));
+        let copied = saved.and_then(|()| self.mover.copy(&self.survey.files, &lacking, false));
+        let prepared = copied.and_then(|()| {
             let opened = self.mover.ends.open_channels(&self.mover.plan.txn);
             opened.map_err(|failed| Fault::Failed(Side::Destination, failed))
         });

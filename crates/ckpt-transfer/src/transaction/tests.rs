@@ -388,6 +388,17 @@ impl Ends for World {
         None
     }
 
+    fn save(&mut self) -> Result<(), Failed> {
+        match self.trouble(Side::Source) {
+            None => Ok(()),
+            Some(Fault::Cancelled) => {
+                self.inbox.push_back(Incoming::Cancelled);
+                Ok(())
+            }
+            Some(_) => Err(Failed::new(Class::Failed, "the disk is full")),
+        }
+    }
+
     fn open_channels(&mut self, _txn: &str) -> Result<usize, Failed> {
         match self.trouble(Side::Destination) {
             None => Ok(2),

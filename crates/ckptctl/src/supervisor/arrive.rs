@@ -229,7 +229,7 @@ impl Arrival<'_> {
 
     fn settle(
         &self,
-        job: Job,
+        mut job: Job,
         keeper: Started,
         terminal: Terminal,
         outlets: Outlets,
@@ -239,6 +239,8 @@ impl Arrival<'_> {
         let description = &arriving.job;
         {
             let mut state = supervisor.state();
+            // One that comes home is saved as it was meanwhile.
+            job.schedule = state.job.as_ref().and_then(|job| job.schedule);
             state.log.skip_to(description.output).context("the log cannot be written")?;
             state.keys.extend(keys);
             state.piped.extend(&description.piped.0);

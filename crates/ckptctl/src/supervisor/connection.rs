@@ -180,8 +180,8 @@ impl Connection {
                 let wish = checkpointing::Wish { file, stop, codec, self_contained, carry_files, tcp_close, reason };
                 checkpointing::start(&self.supervisor, wish, self.writer.clone(), &self.is_acting)?;
             }
-            Request::Schedule { every, keep } => {
-                self.supervisor.schedule(every, keep)?;
+            Request::Schedule { every, keep, before_move } => {
+                self.supervisor.schedule(every, keep, before_move)?;
                 self.writer.send(&Reply::Done, &[])?;
             }
             Request::Lacking { .. } | Request::Put { .. } | Request::Read { .. } => self.serve_files(request)?,
@@ -216,8 +216,9 @@ impl Connection {
                     mover.cancel.store(true, Ordering::Relaxed);
                     let _ = mover.answers.send(None);
                 }
+                let is_saving = state.moves.mover.as_ref().is_some_and(|mover| mover.is_saving_for(self.id));
                 drop(state);
-                if self.is_acting.load(Ordering::Relaxed) {
+                if is_saving || self.is_acting.load(Ordering::Relaxed) {
                     ckpt_core::cancel_flag().store(true, Ordering::Relaxed);
                 }
             }

@@ -205,7 +205,8 @@ fn start_program(
     let known = supervisor.store.find(&supervisor.name)?;
     let mut job = Job::new(&supervisor.name, keeper.process, command.to_vec(), directory);
     if let (Origin::Image { .. }, Some(known)) = (origin, known) {
-        job = Job { command: known.command, directory: known.directory, started: known.started, ..job };
+        let Job { command, directory, started, schedule, .. } = known;
+        job = Job { command, directory, started, schedule, ..job };
     }
     job.keeper = Some(keeper.handle.id);
     job.pipes = pipes;

@@ -22,8 +22,9 @@ use super::moves::{DataChannel, Decided, Decision, Guard};
 use super::{Place, Supervisor, link};
 use crate::failure::{self, Failure};
 use crate::fate;
-use crate::jobs::{Moving, Phase};
+use crate::jobs::{Moving, Phase, Reason};
 use crate::remote::{Agent, Machine};
+use crate::text;
 
 /// How many messages may wait for the mover.
 const INBOX: usize = 16;
@@ -41,6 +42,15 @@ pub struct Control {
     pub cancel: Arc<AtomicBool>,
     /// Answers questions.
     pub answers: mpsc::Sender<Option<String>>,
+    /// The program is being saved before it is moved.
+    is_saving: Arc<AtomicBool>,
+}
+
+impl Control {
+    /// Whether a checkpoint is under way because this client asked for the move.
+    pub fn is_saving_for(&self, client: u64) -> bool {
+        self.client == client && self.is_saving.load(Ordering::Relaxed)
+    }
 }
 
 /// Moves the program in a thread of its own, which answers.
@@ -57,19 +67,20 @@ pub fn start(
         return Err(Failure::new(Class::Usage, message).into());
     }
     let (answers, answered) = mpsc::channel();
-    let cancel = Arc::new(AtomicBool::new(false));
+    let (cancel, is_saving) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     {
         let mut state = supervisor.state();
         if state.moves.mover.is_some() {
             let message = format!("the job {} is being moved already", supervisor.name);
             return Err(Failure::new(Class::Failed, message).into());
         }
-        state.moves.mover = Some(Control { client, cancel: Arc::clone(&cancel), answers });
+        state.moves.mover =
+            Some(Control { client, cancel: Arc::clone(&cancel), answers, is_saving: Arc::clone(&is_saving) });
     }
     let (supervisor, host) = (Arc::clone(supervisor), host.to_owned());
     let moving = move || {
         let asker = Asker { writer: writer.clone(), answered };
-        let result = move_it(&supervisor, from, &host, options, asker, cancel);
+        let result = move_it(&supervisor, from, &host, options, asker, (cancel, is_saving));
         {
             let mut state = supervisor.state();
             state.moves.mover = None;
@@ -91,7 +102,7 @@ fn move_it(
     to: &str,
     options: MoveOptions,
     asker: Asker,
-    cancel: Arc<AtomicBool>,
+    (cancel, is_saving): (Arc<AtomicBool>, Arc<AtomicBool>),
 ) -> anyhow::Result<Reply> {
     let txn = new_txn()?;
     let source = Spot::new(supervisor, &from, &name_at_source)?;
@@ -123,6 +134,7 @@ fn move_it(
         sessions,
         asker,
         cancel,
+        is_saving,
         told: None,
         began: Instant::now(),
         left_over: (Vec::new(), Vec::new(), false),
@@ -281,6 +293,7 @@ struct Road<'a> {
     sessions: usize,
     asker: Asker,
     cancel: Arc<AtomicBool>,
+    is_saving: Arc<AtomicBool>,
     told: Option<Instant>,
     began: Instant,
     /// Input that is to go after the program.
@@ -493,6 +506,36 @@ impl Ends for Road<'_> {
                 return Some(incoming);
             }
         }
+    }
+
+    fn save(&mut self) -> Result<(), Failed> {
+        let schedule = self.supervisor.state().job.as_ref().and_then(|job| job.schedule);
+        let Some(schedule) = schedule.filter(|schedule| schedule.before_move) else { return Ok(()) };
+        self.is_saving.store(true, Ordering::Relaxed);
+        let saved = self.supervisor.save_by_itself(schedule, Reason::Move, Some(&self.asker.writer));
+        self.is_saving.store(false, Ordering::Relaxed);
+        let report = saved.map_err(|error| {
+            let name = &self.supervisor.name;
+            let exit = failure::class(&error) as i32;
+            let why = failure::line(&error);
+            if exit == Class::Cancelled as i32 {
+                return Failed { message: why, exit };
+            }
+            let off = schedule.without_moves(name);
+            let message = format!(
+                "{name} is not moved because it could not be saved before: {why}; `{off}` has it moved without"
+            );
+            Failed { message, exit }
+        })?;
+        let pause = Duration::try_from_secs_f64(report["pause_seconds"].as_f64().unwrap_or_default());
+        let found = format!(
+            "@{}, {}, it stood still for {}",
+            report["number"],
+            text::size(report["bytes"].as_u64().unwrap_or_default()),
+            text::took(pause.unwrap_or_default())
+        );
+        self.tell(Reply::Check { what: "saved".to_owned(), found, ok: true });
+        Ok(())
     }
 
     fn open_channels(&mut self, _txn: &str) -> Result<usize, Failed> {

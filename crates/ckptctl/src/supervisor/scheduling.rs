@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::connection::Writer;
 use super::{Place, Supervisor, checkpointing};
 use crate::failure;
 use crate::jobs::{self, History, Reason, Scene, Schedule};
@@ -20,7 +21,7 @@ pub fn start(supervisor: &Arc<Supervisor>) -> anyhow::Result<()> {
     let watching = move || {
         loop {
             let schedule = supervisor.wait_until_due();
-            if let Err(error) = supervisor.save_by_schedule(schedule) {
+            if let Err(error) = supervisor.save_by_itself(schedule, Reason::Scheduled, None) {
                 let mut state = supervisor.state();
                 state.note(&format!("it could not be saved by schedule: {}", failure::line(&error)));
                 drop(state);
@@ -35,10 +36,11 @@ pub fn start(supervisor: &Arc<Supervisor>) -> anyhow::Result<()> {
 
 impl Supervisor {
     /// Sets or ends the schedule.
-    pub fn schedule(&self, every: Option<u64>, keep: u64) -> anyhow::Result<()> {
+    pub fn schedule(&self, every: Option<u64>, keep: u64, before_move: bool) -> anyhow::Result<()> {
         let mut state = self.state();
         let Some(job) = &mut state.job else { return Err(self.failure("has no program yet")) };
-        job.schedule = every.map(|every| Schedule { every, keep, since: jobs::now() });
+        let is_any = every.is_some() || before_move;
+        job.schedule = is_any.then(|| Schedule { every, keep, before_move, since: jobs::now() });
         self.store.put(job)?;
         drop(state);
         self.tell_all();
@@ -56,7 +58,10 @@ impl Supervisor {
                 state = self.wait(state);
                 continue;
             };
-            let due = schedule.due(&history.all().unwrap_or_default());
+            let Some(due) = schedule.due(&history.all().unwrap_or_default()) else {
+                state = self.wait(state);
+                continue;
+            };
             let left = due.saturating_sub(jobs::now());
             if left == 0 {
                 return schedule;
@@ -65,14 +70,20 @@ impl Supervisor {
         }
     }
 
-    fn save_by_schedule(self: &Arc<Self>, schedule: Schedule) -> anyhow::Result<()> {
+    /// Saves the program into its history and removes what is not kept any more. Gives the report.
+    pub fn save_by_itself(
+        self: &Arc<Self>,
+        schedule: Schedule,
+        reason: Reason,
+        news: Option<&Writer>,
+    ) -> anyhow::Result<serde_json::Value> {
         let act = self.begin("a checkpoint")?;
-        checkpointing::save(self, &checkpointing::Wish::unasked(Reason::Scheduled), act, None)?;
+        let report = checkpointing::save(self, &checkpointing::Wish::unasked(reason), act, news)?;
         let history = History::of(&self.directory);
         for number in schedule.superfluous(&history.all()?, jobs::now()) {
             history.remove(number)?;
         }
-        Ok(())
+        Ok(report)
     }
 
     /// What the job looks like now.
