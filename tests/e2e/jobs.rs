@@ -21,6 +21,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("jobs::signals_are_passed_on", Whos::User, signals);
     suite.add("jobs::only_the_standard_descriptors", Whos::Both, descriptors);
     suite.add("jobs::detach_and_attach", Whos::Both, detach);
+    suite.add("jobs::another_detach_key", Whos::User, detach_key);
     suite.add("jobs::two_are_attached", Whos::User, two_attached);
     suite.add("jobs::terminal_goes_away", Whos::User, hangup);
     suite.add("jobs::supervisor_killed_on_a_terminal", Whos::Both, |case| supervisor_killed(case, true));
@@ -286,6 +287,30 @@ fn detach(case: &Case) -> Result<()> {
     let logs = case.run(&mut case.ckptctl(["logs", "away"]))?.expect(0)?;
     ensure!(logs.stdout == "begun\nwent on\nright\nread: right\n", "{logs:?}");
     Ok(())
+}
+
+/// The key of the configuration file; a mistake in that is told before anything is started, and only where it is read.
+fn detach_key(case: &Case) -> Result<()> {
+    case.make_dir(".config/ckptctl")?;
+    let config = ".config/ckptctl/config.toml";
+    case.write(config, "theme = \"dark\"\ndetach_key = \"ctrl+1\"\n")?;
+    let refused = case.run(&mut shell(case, "keyed", "echo begun"))?;
+    refused.expect_refusal(&[2], &["config.toml", "line 2", "ctrl+1"])?;
+    ensure!(job(case, "keyed").is_err(), "it was started all the same");
+    start_detached(case, "keyed", "stty -echo; echo begun; read line; printf '%s' \"$line\" | od -An -tx1; read line")?;
+    case.run(&mut case.ckptctl(["logs", "keyed"]))?.expect(0)?;
+    let refused = case.run(&mut case.ckptctl(["attach", "keyed"]))?;
+    refused.expect_refusal(&[2], &["config.toml", "line 2"])?;
+    case.write(config, "detach_key = \"ctrl+a\"\n")?;
+    let (mut running, mut terminal) = on_terminal(case, &case.ckptctl(["attach", "keyed"]))?;
+    running.wait_for_text("detach with Ctrl+A d")?;
+    running.wait_for_text("begun\r\n")?;
+    terminal.press(b"\x1dd\x01\x01\r")?;
+    running.wait_for_text(" 1d 64 01\r\n")?;
+    terminal.press(b"\x01d")?;
+    ensure!(running.wait()? == Ending::Exited(0), "{}", running.streams());
+    ensure!(job(case, "keyed")?["state"] == "running", "{}", job(case, "keyed")?);
+    case.run(&mut case.ckptctl(["stop", "keyed"]))?.expect(0).map(drop)
 }
 
 fn two_attached(case: &Case) -> Result<()> {

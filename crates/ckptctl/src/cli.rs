@@ -82,7 +82,7 @@ Examples:
   ckptctl checkpoint sim            from another terminal
 
 Keys: Ctrl+] d leaves the program running in the background (`ckptctl attach` comes back), Ctrl+] twice sends one. All
-others are the program's.
+others are the program's. Another key than Ctrl+] is `detach_key` in config.toml, which `ckptctl info` names.
 
 The exit status is the program's, 128+N when signal N ended it.")]
     Run(RunArgs),
@@ -92,7 +92,7 @@ Examples:
   ckptctl attach sim
   ckptctl attach sim --read-only    only look
 
-Ctrl+] d detaches: the job runs on. Several terminals can be attached at once; the job's terminal is as large as that of
+Ctrl+] d detaches: the job runs on. Another key than Ctrl+] is `detach_key` in config.toml. Several terminals can be attached at once; the job's terminal is as large as that of
 whoever typed last. The exit status is the program's, 128+N when signal N ended it.")]
     Attach(AttachArgs),
     /// Print what a job has printed

@@ -9,4 +9,5 @@ mod screen;
 pub use act::{follow, perform};
 pub use attach::{Attaching, Outcome, Session, attach};
 pub use connect::{begin, connect, launch};
+pub use keys::DetachKey;
 pub use screen::Screen;

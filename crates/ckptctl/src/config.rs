@@ -8,6 +8,7 @@ use ckpt_core::Class;
 use ckpt_transfer::directories;
 use serde::Deserialize;
 
+use crate::client::DetachKey;
 use crate::failure::Failure;
 use crate::menu::{Keymap, ThemeChoice};
 use crate::text;
@@ -16,6 +17,8 @@ use crate::text;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// What is typed, before d, to leave a job's terminal.
+    pub detach_key: DetachKey,
     /// The menu's colours.
     pub theme: ThemeChoice,
     /// Commands of the menu, and the keys that give them instead of their own.
@@ -38,12 +41,12 @@ pub fn path() -> anyhow::Result<PathBuf> {
     Ok(directory.join("ckptctl/config.toml"))
 }
 
-/// Reads it; without a file everything is as by default.
+/// Reads it; without a file, or a place for one, everything is as by default.
 ///
 /// # Errors
 /// A mistake is named by its line.
 pub fn load() -> anyhow::Result<Config> {
-    let path = path()?;
+    let Ok(path) = path() else { return Ok(Config::default()) };
     match std::fs::read_to_string(&path) {
         Ok(content) => parse(&content).map_err(|error| {
             Failure::new(Class::Usage, format!("{}: {error}; mend it or move it away", text::path(&path))).into()
@@ -99,6 +102,8 @@ mod tests {
             .collect();
         let config = parse(&shown.join("\n")).unwrap();
         assert_eq!(config.theme, ThemeChoice::Auto);
+        assert!(shown.contains(&"detach_key = \"ctrl+]\""));
+        assert_eq!(config.detach_key, DetachKey::default());
         let default = Keymap::default();
         for command in crate::menu::COMMANDS {
             assert!(config.keys.contains_key(command.name), "{} is not in the example", command.name);
@@ -114,6 +119,8 @@ mod tests {
             ("[keys]\nsave = [\"m\"]\n", 2, "migrate"),
             ("[keys]\nsave = \"m\"\n", 2, "sequence"),
             ("theme = \n", 1, ""),
+            ("theme = \"dark\"\n\ndetach_key = \"ctrl+5\"\n", 3, "ctrl+5"),
+            ("detach_key = 5\n", 1, "string"),
         ] {
             let error = parse(content).unwrap_err();
             assert!(error.starts_with(&format!("line {line}: ")) && error.contains(word), "{error}");

@@ -20,7 +20,7 @@ use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 
 use super::connect::connect;
-use super::keys::Keys;
+use super::keys::{DetachKey, Keys};
 use super::screen::{Screen, give_back};
 use crate::failure::{self, Failure};
 use crate::jobs::JobStore;
@@ -43,6 +43,8 @@ pub struct Attaching {
     pub pipes_input: bool,
     /// We have started the program: signals to us are for it, and what its terminal shows does not go into our pipes.
     pub is_launcher: bool,
+    /// What is typed to leave it, before d.
+    pub detach_key: DetachKey,
 }
 
 /// How it came to an end.
@@ -160,11 +162,11 @@ pub fn attach(
     if !attaching.read_only {
         if let Some(screen) = &session.screen {
             if isatty(rustix::stdio::stderr()) {
-                eprintln!("ckptctl: attached to {name}; detach with Ctrl+] d");
+                eprintln!("ckptctl: attached to {name}; detach with {} d", attaching.detach_key);
             }
             screen.lend();
             let session = Arc::clone(&session);
-            std::thread::spawn(move || send_keys(&session));
+            std::thread::spawn(move || send_keys(&session, attaching.detach_key));
         }
         if attaching.pipes_input {
             let session = Arc::clone(&session);
@@ -407,9 +409,9 @@ fn handle_signals(session: &Arc<Session>, mut signals: SignalsInfo<WithOrigin>, 
 }
 
 /// Sends what is typed, whenever we are in the foreground.
-fn send_keys(session: &Arc<Session>) {
+fn send_keys(session: &Arc<Session>, detach_key: DetachKey) {
     let Some(screen) = &session.screen else { return };
-    let mut keys = Keys::default();
+    let mut keys = Keys::new(detach_key);
     let mut buffer = [0; 4096];
     let mut was_ours = screen.is_ours();
     while !session.has_left.load(Ordering::Relaxed) {

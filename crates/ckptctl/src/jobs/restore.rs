@@ -12,6 +12,7 @@ use super::run::{finish, standard};
 use super::store::{Claim, Job, JobStore};
 use crate::cli::{self, BranchArgs, RestoreArgs};
 use crate::client::{self, Attaching, Session};
+use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::keeper::{Origin, RestoreWords, Stdio};
 use crate::supervisor::{Launch, LaunchKind};
@@ -87,6 +88,7 @@ fn go_on(
         (Some(image), None) => crate::jobs::path_of(image),
         _ => history.image(history.find(&job.name, number)?.number),
     };
+    let Config { detach_key, .. } = if args.detach { Config::default() } else { config::load()? };
     let session = (!args.detach).then(|| Session::begin(false)).transpose()?;
     let (standard, given) = standard(session.as_ref().map(|(session, _)| &**session));
     let pipes_input = standard.stdio[0] == Stdio::Pipe;
@@ -112,7 +114,7 @@ fn go_on(
         None => output::print(&format!("{}\n", launched.pid.unwrap_or_default())).map(|()| 0),
         Some(session) => {
             let stream = launched.receiver.stream().try_clone()?;
-            let attaching = Attaching { read_only: false, pipes_input, is_launcher: true };
+            let attaching = Attaching { read_only: false, pipes_input, is_launcher: true, detach_key };
             Ok(finish(&name, &client::attach(store, &name, session, Some(stream), None, attaching)?))
         }
     }

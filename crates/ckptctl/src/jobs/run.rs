@@ -14,6 +14,7 @@ use rustix::termios::isatty;
 use super::store::{JobStore, status};
 use crate::cli::RunArgs;
 use crate::client::{self, Attaching, Outcome, Screen, Session};
+use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::keeper::{Origin, Stdio};
 use crate::supervisor::{Launch, LaunchKind, Standard};
@@ -26,6 +27,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<i32> {
         let message = format!("{} is no directory to start the program in", text::path(directory));
         return Err(Failure::new(Class::Usage, message).into());
     }
+    let Config { detach_key, .. } = if args.detach { Config::default() } else { config::load()? };
     let store = JobStore::open()?;
     let claim = store.claim(args.name.as_deref(), Path::new(program))?;
     let directory = claim.prepare()?;
@@ -55,7 +57,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<i32> {
         }
         Some(session) => {
             let stream = launched.receiver.stream().try_clone()?;
-            let attaching = Attaching { read_only: false, pipes_input, is_launcher: true };
+            let attaching = Attaching { read_only: false, pipes_input, is_launcher: true, detach_key };
             Ok(finish(&name, &client::attach(&store, &name, session, Some(stream), None, attaching)?))
         }
     }
