@@ -103,7 +103,7 @@ pub const COMMANDS: &[Command] = &[
         "Open the job or directory; build the source; choose the host",
         ALL,
     ),
-    command(Action::Type, "type", &["t"], "type", "Send all keys to the program, until Ctrl+]", &[Job]),
+    command(Action::Type, "type", &["t"], "type", "Send all keys to the program, until the detach key", &[Job]),
     command(Action::Run, "run", &["r"], "run", "Run the chosen program as a job", &[New]),
     command(Action::NextTab, "next-tab", &["tab"], "view", "Terminal, checkpoints, what it holds", &[Job]),
     command(Action::Save, "save", &["c"], "save", "Save the program into its history; it runs on", &[Jobs, Job]),

@@ -56,6 +56,7 @@ pub fn menu(config: &Config, read_only: bool) -> anyhow::Result<i32> {
     // Checked when the file was read.
     let keymap = config.keymap().unwrap_or_default();
     let mut model = Model::new(theme, keymap, read_only, directory);
+    model.detach_key = config.detach_key;
 
     // The terminal is given back on every way out: at the end, by a signal, and by a panic, before ratatui's hook does its part.
     let mut terminal = ratatui::try_init().context("the terminal cannot be used")?;

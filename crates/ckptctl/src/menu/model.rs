@@ -9,6 +9,7 @@ use tui_input::Input;
 use super::effect::{Asker, Effect, Reason};
 use super::keys::{Keymap, Place};
 use super::theme::Theme;
+use crate::client::DetachKey;
 use crate::text;
 
 /// All of it.
@@ -17,6 +18,8 @@ pub struct Model {
     pub theme: Theme,
     /// Keys.
     pub keymap: Keymap,
+    /// The key that brings keys back from a program to the menu.
+    pub detach_key: DetachKey,
     /// Whether acts are refused.
     pub read_only: bool,
     /// Columns and rows of the terminal.
@@ -471,6 +474,7 @@ impl Model {
         Self {
             theme,
             keymap,
+            detach_key: DetachKey::default(),
             read_only,
             size: (80, 24),
             screen: Screen::Jobs,

@@ -1,6 +1,6 @@
 //! Keys, pastes, the mouse.
 
-use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
+use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, MouseEvent, MouseEventKind};
 use tui_input::Input;
 use tui_input::backend::crossterm::EventHandler;
 
@@ -17,13 +17,12 @@ pub fn on_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         && model.screen == Screen::Job
         && let Some(job) = model.job.as_mut().filter(|job| job.is_typing)
     {
-        if key.code == KeyCode::Char(']') && key.modifiers.contains(KeyModifiers::CONTROL)
-            || key.code == KeyCode::Char('5') && key.modifiers.contains(KeyModifiers::CONTROL)
-        {
+        let bytes = typing::bytes(key, job.screen.screen().application_cursor());
+        if bytes.as_deref() == Some(&[model.detach_key.byte()]) {
             job.is_typing = false;
             return Vec::new();
         }
-        return typing::bytes(key, job.screen.screen().application_cursor()).map(Effect::Input).into_iter().collect();
+        return bytes.map(Effect::Input).into_iter().collect();
     }
     model.notice = None;
     match model.layers.last_mut() {

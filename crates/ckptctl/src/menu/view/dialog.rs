@@ -58,7 +58,7 @@ fn help(model: &Model, scroll: u16, frame: &mut Frame<'_>) {
         }
         lines.push(Line::raw(""));
     }
-    lines.push(Line::raw("While keys go to a program, Ctrl+] brings them back to the menu."));
+    lines.push(Line::raw(format!("While keys go to a program, {} brings them back to the menu.", model.detach_key)));
     let most = u16::try_from(lines.len()).unwrap_or(u16::MAX);
     let room = window(model, frame, " Keys (Esc closes, up and down scroll) ", 84, most.saturating_add(2));
     let scroll = scroll.min(most.saturating_sub(room.height));

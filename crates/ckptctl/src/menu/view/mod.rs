@@ -98,7 +98,7 @@ fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if model.job.as_ref().is_some_and(|job| job.is_typing) && model.screen == Screen::Job {
         let spans = vec![
             Span::raw(" "),
-            Span::styled("Ctrl+]", theme.key),
+            Span::styled(model.detach_key.to_string(), theme.key),
             Span::raw(" back to the menu; all other keys go to the program"),
         ];
         frame.render_widget(Line::from(spans), area);
