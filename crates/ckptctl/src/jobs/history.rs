@@ -177,7 +177,7 @@ pub fn history(args: &HistoryArgs) -> anyhow::Result<i32> {
         let changes = std::iter::once(None).chain(all.iter().map(Some)).zip(&all);
         let listed: Vec<Listed<'_>> =
             changes.map(|(before, checkpoint)| Listed { checkpoint, change: change(before, checkpoint) }).collect();
-        output::print_json(&serde_json::json!({ "job": job.name, "checkpoints": listed }))?;
+        output::print_json(&serde_json::json!({ "job": job.name, "schedule": job.schedule, "checkpoints": listed }))?;
     } else {
         output::print(&table(&all))?;
     }

@@ -39,7 +39,7 @@ impl Schedule {
     }
 
     /// When it is saved, in words.
-    fn told(&self) -> String {
+    pub fn told(&self) -> String {
         let every = self.every.map(|every| format!("every {}", text::age(every)));
         let before_move = self.before_move.then(|| "before each move".to_owned());
         every.into_iter().chain(before_move).collect::<Vec<_>>().join(" and ")

@@ -10,6 +10,7 @@ use super::effect::{Asker, Effect, Reason};
 use super::keys::{Keymap, Place};
 use super::theme::Theme;
 use crate::client::DetachKey;
+use crate::jobs::Schedule;
 use crate::text;
 
 /// All of it.
@@ -202,6 +203,8 @@ pub struct OpenJob {
     pub tab: Tab,
     /// Its checkpoints, the newest first.
     pub checkpoints: List<Checkpoint>,
+    /// When it is saved by itself, if it is.
+    pub schedule: Option<Schedule>,
     /// What it holds, in lines under headings.
     pub holds: Option<Result<Groups, String>>,
     /// How far down that is scrolled.

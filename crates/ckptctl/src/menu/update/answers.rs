@@ -3,14 +3,23 @@
 use std::path::Path;
 
 use ckpt_transfer::protocol::JobState;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::commands::go_jobs;
 use super::job::{correct, history, open_job};
 use super::new::run_program;
+use crate::jobs::Schedule;
 use crate::menu::effect::{Effect, Reason};
 use crate::menu::model::{Build, Checkpoint, Complaint, Model, Screen};
 use crate::text;
+
+/// What `history --json` tells.
+#[derive(Deserialize)]
+struct History {
+    schedule: Option<Schedule>,
+    checkpoints: Vec<Checkpoint>,
+}
 
 pub fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>) -> Vec<Effect> {
     let act = model.acts.iter().position(|act| act.reason == *reason).map(|at| model.acts.remove(at));
@@ -25,13 +34,11 @@ pub fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>)
         (Reason::Build { source, program }, result) => built(model, source, program, result),
         (Reason::History { job }, result) => {
             let Some(open) = model.job.as_mut().filter(|open| open.name == *job) else { return Vec::new() };
-            match result.and_then(|mut value| {
-                let list = value.get_mut("checkpoints").map(Value::take).unwrap_or_default();
-                serde_json::from_value::<Vec<Checkpoint>>(list).map_err(|error| error.to_string())
-            }) {
-                Ok(mut checkpoints) => {
-                    checkpoints.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.number));
-                    open.checkpoints.replace(checkpoints);
+            match result.and_then(|value| History::deserialize(value).map_err(|error| error.to_string())) {
+                Ok(mut history) => {
+                    history.checkpoints.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.number));
+                    open.checkpoints.replace(history.checkpoints);
+                    open.schedule = history.schedule;
                 }
                 Err(error) => model.tell(error, true),
             }
@@ -75,7 +82,7 @@ pub fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>)
             let is_set = value.get("schedule").is_some_and(|schedule| !schedule.is_null());
             let now = if is_set { "is saved by itself now" } else { "is not saved by itself any more" };
             model.tell(format!("{job} {now}"), false);
-            Vec::new()
+            refreshed(model, job)
         }
         (Reason::Hosts, Ok(_)) => {
             model.tell("the hosts file is changed; t tries a host", false);

@@ -5,7 +5,7 @@ use tui_input::Input;
 use tui_input::backend::crossterm::EventHandler;
 
 use super::commands::{act, begin};
-use super::{moves, new};
+use super::{job, moves, new};
 use crate::menu::effect::Effect;
 use crate::menu::keys::{Action, COMMANDS, Command, Key, Place};
 use crate::menu::model::{Field, Layer, List, Model, Screen, Tab, matching};
@@ -35,7 +35,7 @@ pub fn on_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
     }
 }
 
-/// The list that a filter of the present screen is about.
+/// The list of the present screen: its filter, whether that is being typed, and the choice.
 pub fn filtered(model: &mut Model) -> Option<(&mut Input, &mut bool, &mut usize)> {
     fn parts<T>(list: &mut List<T>) -> (&mut Input, &mut bool, &mut usize) {
         (&mut list.filter, &mut list.is_filtering, &mut list.selected)
@@ -47,7 +47,7 @@ pub fn filtered(model: &mut Model) -> Option<(&mut Input, &mut bool, &mut usize)
         Screen::Jobs => Some(parts(&mut model.jobs)),
         Screen::Hosts => Some(parts(&mut model.hosts)),
         Screen::New => Some(parts(&mut model.new.files)),
-        Screen::Job => None,
+        Screen::Job => model.job.as_mut().map(|job| parts(&mut job.checkpoints)),
     }
 }
 
@@ -201,11 +201,14 @@ pub fn on_mouse(model: &mut Model, mouse: MouseEvent) -> Vec<Effect> {
         MouseEventKind::ScrollUp => step(model, -1),
         MouseEventKind::ScrollDown => step(model, 1),
         MouseEventKind::Down(_) if model.layers.is_empty() => {
+            if let Some(effects) = on_title(model, mouse.column, mouse.row) {
+                return effects;
+            }
             if model.screen == Screen::Job
-                && let Some(job) = &mut model.job
+                && let Some(job) = model.job.as_mut().filter(|job| job.tab == Tab::Terminal)
                 && pane.contains((mouse.column, mouse.row).into())
             {
-                job.is_typing = job.is_attached && job.tab == Tab::Terminal;
+                job.is_typing = job.is_attached;
                 return Vec::new();
             }
             match layout::row_at(model, mouse.column, mouse.row) {
@@ -218,6 +221,25 @@ pub fn on_mouse(model: &mut Model, mouse: MouseEvent) -> Vec<Effect> {
         }
         _ => Vec::new(),
     }
+}
+
+/// A click on the name of a screen, or of a job's view, goes there.
+fn on_title(model: &mut Model, column: u16, row: u16) -> Option<Vec<Effect>> {
+    let body = layout::parts(model).body;
+    if row == 0 {
+        let (screen, ..) = layout::under(&layout::screens(model), column)?.clone();
+        return Some(match screen {
+            Screen::Jobs => act(model, Action::Jobs),
+            Screen::Hosts => act(model, Action::Hosts),
+            Screen::New => act(model, Action::New),
+            Screen::Job => Vec::new(),
+        });
+    }
+    if model.screen == Screen::Job && row == layout::job(body)[1].y {
+        let (tab, ..) = *layout::under(&layout::tabs(), column)?;
+        return Some(job::show(model, tab));
+    }
+    None
 }
 
 pub fn step(model: &mut Model, by: isize) -> Vec<Effect> {

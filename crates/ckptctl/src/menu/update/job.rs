@@ -1,5 +1,6 @@
 //! The open job: its terminal, its checkpoints, what it holds.
 
+use ckpt_transfer::hosts::LOCAL;
 use ckpt_transfer::protocol::{JobState, JobStatus, WindowSize};
 
 use super::commands::{begin, current, words};
@@ -22,6 +23,7 @@ pub fn open_job(model: &mut Model, name: &str) -> Vec<Effect> {
         is_typing: false,
         tab: Tab::Terminal,
         checkpoints: List::default(),
+        schedule: None,
         holds: None,
         scroll: 0,
     });
@@ -116,13 +118,19 @@ pub fn type_into(model: &mut Model) -> Vec<Effect> {
     Vec::new()
 }
 
+/// Shows the next view of the job.
 pub fn next_tab(model: &mut Model) -> Vec<Effect> {
-    let pid = model.current_job().filter(|job| job.host == "local").and_then(|job| job.pid);
+    let next = model.job.as_ref().map(|job| job.tab.next());
+    next.map_or_else(Vec::new, |tab| show(model, tab))
+}
+
+/// Shows a view of the job.
+pub fn show(model: &mut Model, tab: Tab) -> Vec<Effect> {
+    let pid = model.current_job().filter(|job| job.host == LOCAL).and_then(|job| job.pid);
     let Some(job) = &mut model.job else { return Vec::new() };
-    job.tab = job.tab.next();
-    job.scroll = 0;
+    (job.tab, job.scroll) = (tab, 0);
     let name = job.name.clone();
-    match (job.tab, pid) {
+    match (tab, pid) {
         (Tab::Holds, Some(pid)) => vec![Effect::Holds { job: name, pid }],
         (Tab::Holds, None) => {
             job.holds = Some(Err("only what runs on this machine can be looked into from here".to_owned()));

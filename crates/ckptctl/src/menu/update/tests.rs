@@ -3,15 +3,16 @@
 use ckpt_core::resource::bytes::Bytes;
 use serde_json::json;
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
 use super::answers::complaint;
 use super::moves::moving;
 use super::new::split;
 use super::*;
 use crate::menu::keys::Keymap;
-use crate::menu::model::{FileKind, HostState};
+use crate::menu::model::{FileKind, HostState, Tab};
 use crate::menu::theme::{Choice, Theme};
+use crate::menu::view::layout;
 
 fn model() -> Model {
     Model::new(Theme::choose(Choice::None, |_| None), Keymap::default(), false, PathBuf::from("/work"))
@@ -301,4 +302,30 @@ fn a_command_line_is_run_and_a_job_saved_by_itself() {
     press(&mut model, "n");
     press(&mut model, "!sleep\n");
     assert!(told(&model).contains("NAME=VALUE"), "{}", told(&model));
+}
+
+#[test]
+fn the_mouse_chooses_opens_and_goes_to_screens() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("a", JobState::Running), job("b", JobState::Running)]));
+    let click = |model: &mut Model, column: u16, row: u16| {
+        let kind = MouseEventKind::Down(MouseButton::Left);
+        update(model, Msg::Event(Event::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE })))
+    };
+    // Below the header, the number of jobs, and the headings.
+    click(&mut model, 5, 4);
+    assert_eq!((model.jobs.selected, model.screen), (1, Screen::Jobs));
+    click(&mut model, 5, 2);
+    assert_eq!(model.jobs.selected, 1, "a heading is no row");
+    click(&mut model, 5, 4);
+    assert_eq!((model.screen, model.job.as_ref().unwrap().name.as_str()), (Screen::Job, "b"));
+    // Its views, and the screens in the header.
+    let tab = |tab: Tab| layout::tabs().iter().find(|(known, ..)| *known == tab).unwrap().2;
+    click(&mut model, tab(Tab::Holds), 2);
+    assert_eq!(model.job.as_ref().unwrap().tab, Tab::Holds);
+    let hosts = layout::screens(&model).iter().find(|(known, ..)| *known == Screen::Hosts).unwrap().2;
+    click(&mut model, hosts + 1, 0);
+    assert_eq!(model.screen, Screen::Hosts);
+    click(&mut model, 0, 0);
+    assert_eq!(model.screen, Screen::Hosts);
 }

@@ -1,12 +1,12 @@
 //! The machines that jobs can move to.
 
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::{empty, filter_line, heading, table};
+use super::{empty, filter_line, heading, layout, table};
 use crate::menu::model::{HostRow, HostState, Model};
 use crate::text;
 
@@ -25,7 +25,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         empty(model, frame, rest, &lines);
         return;
     }
-    let [list, found] = Layout::vertical([Constraint::Min(4), Constraint::Percentage(50)]).areas(rest);
+    let [list, found] = layout::hosts(area);
     list_of(model, frame, list, None);
     if let Some(host) = model.hosts.chosen() {
         heading(frame, Rect { height: 1, ..found }, &format!(" {}", text::plain(&host.name)), model.theme.dim);

@@ -1,13 +1,14 @@
 //! One job: its terminal, its checkpoints, what it holds.
 
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 use tui_term::widget::{Cursor, PseudoTerminal};
 
 use super::jobs::state;
 use super::{empty, heading, layout, table};
+use crate::menu::keys::Action;
 use crate::menu::model::{Model, OpenJob, Tab};
 use crate::text;
 
@@ -48,11 +49,10 @@ fn draw_tabs(model: &Model, job: &OpenJob, frame: &mut Frame<'_>, area: Rect) {
     let theme = model.theme;
     let mut spans = vec![Span::styled("\u{2500}", theme.dim)];
     let mut width = 1;
-    for (tab, name) in Tab::ALL {
+    for (tab, title, _) in layout::tabs() {
         let style = if tab == job.tab { theme.selected } else { theme.dim };
-        spans.push(Span::styled(format!(" {name} "), style));
-        spans.push(Span::styled("\u{2500}", theme.dim));
-        width += name.len() + 3;
+        width += title.len() + 1;
+        spans.extend([Span::styled(title, style), Span::styled("\u{2500}", theme.dim)]);
     }
     if job.is_typing {
         let told = " keys go to the program ";
@@ -91,12 +91,12 @@ fn draw_checkpoints(model: &Model, job: &OpenJob, frame: &mut Frame<'_>, area: R
         empty(model, frame, area, &["No checkpoint yet.", "", "c saves the program; it runs on."]);
         return;
     }
-    let halves = [Constraint::Percentage(45), Constraint::Percentage(55)];
-    let [list, picture] = if area.width >= 100 {
-        Layout::horizontal(halves).spacing(1).areas(area)
-    } else {
-        Layout::vertical(halves).areas(area)
-    };
+    let [above, list, picture] = layout::checkpoints(area);
+    let saved = job.schedule.map_or_else(
+        || format!(" no automatic checkpoints{}", key_for(model, Action::Schedule, "sets them")),
+        |schedule| format!(" saved {}{}", schedule.told(), key_for(model, Action::Schedule, "changes that")),
+    );
+    frame.render_widget(Line::styled(saved, model.theme.dim), above);
     let now = crate::jobs::now();
     let cells: Vec<Vec<Span<'_>>> = rows
         .iter()
@@ -125,6 +125,11 @@ fn draw_checkpoints(model: &Model, job: &OpenJob, frame: &mut Frame<'_>, area: R
             checkpoint.screen[skipped..used].iter().map(|line| Line::raw(text::plain(line))).collect();
         frame.render_widget(Paragraph::new(lines), room);
     }
+}
+
+/// Which key does something, if one does.
+fn key_for(model: &Model, action: Action, what: &str) -> String {
+    model.keymap.key_of(action).map(|key| format!("; {key} {what}")).unwrap_or_default()
 }
 
 fn draw_holds(model: &Model, job: &OpenJob, frame: &mut Frame<'_>, area: Rect) {

@@ -2,7 +2,8 @@
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-use crate::menu::model::{Model, Screen};
+use crate::menu::model::{Model, Screen, Tab};
+use crate::text;
 
 /// The parts of the screen.
 pub struct Parts {
@@ -33,6 +34,46 @@ pub fn parts(model: &Model) -> Parts {
     Parts { header, body, log, notice, footer }
 }
 
+/// A title at its place: what it is for, its text, its first column.
+pub type Title<T> = (T, String, u16);
+
+/// The names of the screens, in the header.
+pub fn screens(model: &Model) -> Vec<Title<Screen>> {
+    let job = model.job.as_ref().map(|job| text::plain(&job.name)).unwrap_or_default();
+    let names = [
+        (Screen::Jobs, "Jobs".to_owned()),
+        (Screen::Job, job),
+        (Screen::Hosts, "Hosts".to_owned()),
+        (Screen::New, "New job".to_owned()),
+    ];
+    // Behind the name of the program.
+    row(names.into_iter().filter(|(_, name)| !name.is_empty()), 10)
+}
+
+/// The names of a job's views.
+pub fn tabs() -> Vec<Title<Tab>> {
+    row(Tab::ALL.into_iter().map(|(tab, name)| (tab, name.to_owned())), 1)
+}
+
+/// Titles with a space on either side, and one column between two.
+fn row<T>(titles: impl Iterator<Item = (T, String)>, first: u16) -> Vec<Title<T>> {
+    let mut column = first;
+    let place = |(what, name): (T, String)| {
+        let title = format!(" {name} ");
+        let at = column;
+        column += u16::try_from(title.chars().count()).unwrap_or(u16::MAX).saturating_add(1);
+        (what, title, at)
+    };
+    titles.map(place).collect()
+}
+
+/// The title in a column.
+pub fn under<T>(titles: &[Title<T>], column: u16) -> Option<&Title<T>> {
+    titles
+        .iter()
+        .find(|(_, title, at)| (*at..*at + u16::try_from(title.chars().count()).unwrap_or(0)).contains(&column))
+}
+
 /// The job screen: what is said of the job above, the tabs, and the pane below.
 pub fn job(body: Rect) -> [Rect; 3] {
     Layout::vertical([Constraint::Length(1), Constraint::Length(1), Constraint::Min(1)]).areas(body)
@@ -43,11 +84,34 @@ pub fn pane(model: &Model) -> Rect {
     job(parts(model).body)[2]
 }
 
+/// A job's checkpoints: what is said of them, the list, and the picture of the chosen one.
+pub fn checkpoints(pane: Rect) -> [Rect; 3] {
+    const WIDE: u16 = 100;
+    let [above, area] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(pane);
+    let halves = [Constraint::Percentage(45), Constraint::Percentage(55)];
+    let [list, picture] = if area.width >= WIDE {
+        Layout::horizontal(halves).spacing(1).areas(area)
+    } else {
+        Layout::vertical(halves).areas(area)
+    };
+    [above, list, picture]
+}
+
 /// The new-job screen: the files, what is known of the chosen one, and the line of settings below.
 pub fn new(body: Rect) -> [Rect; 3] {
     let [above, settings] = Layout::vertical([Constraint::Min(1), Constraint::Length(4)]).areas(body);
     let [files, preview] = Layout::horizontal([Constraint::Percentage(40), Constraint::Percentage(60)]).areas(above);
     [files, preview, settings]
+}
+
+/// The hosts screen below its heading: the list, and what was found out about the chosen one.
+pub fn hosts(body: Rect) -> [Rect; 2] {
+    Layout::vertical([Constraint::Min(4), Constraint::Percentage(50)]).areas(below(body))
+}
+
+/// What is below the first line.
+fn below(area: Rect) -> Rect {
+    Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area }
 }
 
 /// The first of `count` rows to be shown in a window of `height` rows, so that the chosen one is in it.
@@ -60,14 +124,17 @@ pub fn first(selected: usize, count: usize, height: u16) -> usize {
 /// Which row of the present screen's list is at a place.
 pub fn row_at(model: &Model, column: u16, row: u16) -> Option<usize> {
     let body = parts(model).body;
-    let (list, count, selected) = match model.screen {
-        Screen::Jobs => (body, model.jobs.shown().len(), model.jobs.selected),
-        Screen::Hosts => (body, model.hosts.shown().len(), model.hosts.selected),
-        Screen::New => (new(body)[0], model.new.files.shown().len(), model.new.files.selected),
-        Screen::Job => return None,
+    let (list, count, selected) = match (model.screen, &model.job) {
+        (Screen::Jobs, _) => (below(body), model.jobs.shown().len(), model.jobs.selected),
+        (Screen::Hosts, _) => (hosts(body)[0], model.hosts.shown().len(), model.hosts.selected),
+        (Screen::New, _) => (below(new(body)[0]), model.new.files.shown().len(), model.new.files.selected),
+        (Screen::Job, Some(job)) if job.tab == Tab::Checkpoints => {
+            (checkpoints(pane(model))[1], job.checkpoints.shown().len(), job.checkpoints.selected)
+        }
+        (Screen::Job, _) => return None,
     };
     // The heading is no row.
-    let list = Rect { y: list.y + 1, height: list.height.saturating_sub(1), ..list };
+    let list = below(list);
     if !list.contains((column, row).into()) {
         return None;
     }

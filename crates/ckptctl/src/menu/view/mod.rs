@@ -50,17 +50,9 @@ fn header(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let theme = model.theme;
     let mut spans =
         vec![Span::styled(" ckptctl ", theme.accent.add_modifier(ratatui::style::Modifier::BOLD)), Span::raw(" ")];
-    let job = model.job.as_ref().map(|job| job.name.clone());
-    let screens = [
-        (Screen::Jobs, "Jobs".to_owned()),
-        (Screen::Job, job.unwrap_or_default()),
-        (Screen::Hosts, "Hosts".to_owned()),
-        (Screen::New, "New job".to_owned()),
-    ];
-    for (screen, name) in screens.into_iter().filter(|(_, name)| !name.is_empty()) {
+    for (screen, title, _) in layout::screens(model) {
         let style = if screen == model.screen { theme.selected } else { theme.dim };
-        spans.push(Span::styled(format!(" {} ", text::plain(&name)), style));
-        spans.push(Span::raw(" "));
+        spans.extend([Span::styled(title, style), Span::raw(" ")]);
     }
     if model.read_only {
         spans.push(Span::styled("read-only", theme.warn));
