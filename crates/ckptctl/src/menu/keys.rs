@@ -378,6 +378,16 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_has_every_command() {
+        let documented = include_str!("../../../../docs/menu.md");
+        for command in COMMANDS {
+            let keys: Vec<String> = command.keys.iter().map(|key| format!("`{key}`")).collect();
+            let line = format!("| `{}` | {} | {} |", command.name, keys.join(", "), command.help);
+            assert!(documented.contains(&line), "docs/menu.md has no line {line}");
+        }
+    }
+
+    #[test]
     fn keys_are_read_as_they_are_written() {
         for (text, shown) in
             [("ctrl+p", "Ctrl+P"), ("R", "R"), ("f5", "F5"), ("pageup", "PgUp"), ("space", "Space"), ("enter", "Enter")]
