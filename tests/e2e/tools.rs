@@ -197,5 +197,15 @@ fn help(case: &Case) -> Result<()> {
         ensure!(said.contains(verb), "no {verb} in {said}");
         case.run(&mut case.ckptctl([verb, "--help"]))?.expect(0)?;
     }
+    // The shells that are here take their completions.
+    for shell in ["bash", "zsh", "fish"] {
+        let written = case.run(&mut case.ckptctl(["completions", shell]))?.expect(0)?.stdout;
+        let file = case.write(format!("completions.{shell}"), written)?;
+        let check = format!("if command -v {shell} >/dev/null; then {shell} -n {}; fi", file.display());
+        let checked = case.run(case.command("sh").args(["-c", &check]))?.expect(0)?;
+        ensure!(checked.stderr.is_empty(), "{shell}: {checked:?}");
+    }
+    let page = case.run(&mut case.ckptctl(["man"]))?.expect(0)?.stdout;
+    ensure!(page.contains(".TH ckptctl 1") && !page.contains("supervisor"), "{page}");
     case.run(&mut case.ckptctl(["--version"]))?.expect(0).map(drop)
 }

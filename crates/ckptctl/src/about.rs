@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use ckpt_transfer::store::Store;
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 use crate::cli::{Cli, InfoArgs};
@@ -40,10 +40,19 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<i32> {
 
 /// `completions`: for a shell.
 pub fn completions(shell: Shell) -> anyhow::Result<i32> {
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "ckptctl", &mut text);
-    output::print(&String::from_utf8_lossy(&text))?;
+    output::print(&completion(shell))?;
     Ok(0)
+}
+
+fn completion(shell: Shell) -> String {
+    let whole = Cli::command();
+    let visible = whole.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
+    // What is only for ckptctl itself would be offered as well.
+    let mut command = Command::new("ckptctl").version(env!("CARGO_PKG_VERSION")).args(whole.get_arguments().cloned());
+    command = command.subcommands(visible);
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command, "ckptctl", &mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// `man`: the manual pages, into a directory; without one the main page to standard output.
@@ -59,4 +68,48 @@ pub fn man(directory: Option<&Path>) -> anyhow::Result<i32> {
     std::fs::create_dir_all(directory).with_context(wrote)?;
     clap_mangen::generate_to(command, directory).with_context(wrote)?;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
+
+    use super::*;
+
+    /// All verbs and the verbs below them that users see, by their words.
+    fn verbs() -> Vec<Vec<String>> {
+        let name = |command: &Command| command.get_name().to_owned();
+        let command = Cli::command();
+        let visible = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+        visible
+            .flat_map(|verb| {
+                let below = verb.get_subcommands().map(|below| vec![name(verb), name(below)]);
+                std::iter::once(vec![name(verb)]).chain(below).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn completions_know_all_verbs_and_none_of_ours() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let text = completion(shell);
+            for verb in verbs() {
+                assert!(verb.iter().all(|word| text.contains(word.as_str())), "{shell}: {verb:?}");
+            }
+            assert!(text.contains("before-move"), "{shell}");
+            assert!(!text.contains("supervisor") && !text.contains("throw-away-host"), "{shell}");
+        }
+    }
+
+    #[test]
+    fn every_verb_has_a_manual_page() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(man(Some(directory.path())).unwrap(), 0);
+        for verb in verbs() {
+            let page = directory.path().join(format!("ckptctl-{}.1", verb.join("-")));
+            let page = std::fs::read_to_string(&page).unwrap();
+            assert!(page.contains("Example"), "{verb:?} has no examples");
+        }
+        assert!(!directory.path().join("ckptctl-supervisor.1").exists());
+    }
 }

@@ -193,6 +193,10 @@ Examples:
 Only descriptions are read and checked, not the memory: `verify` checks everything.")]
     Inspect(InspectArgs),
     /// Check every byte of an image against its checksums
+    #[command(after_long_help = "\
+Examples:
+  ckptctl verify sim.ckpt
+  ckptctl verify sim.ckpt --json | jq .intact")]
     Verify(VerifyArgs),
     /// Write an image's memory and registers as a core file for a debugger
     #[command(after_long_help = "\
@@ -201,10 +205,25 @@ Example:
   gdb ./count count.core -ex 'thread apply all backtrace'")]
     Export(ExportArgs),
     /// Compile a C or C++ program so that Ctrl+C saves it and `-r` brings it back
+    #[command(after_long_help = "\
+Examples:
+  ckptctl build count.c                       makes ./count
+  ckptctl build main.c part.c -o sim -- -O3 -lm
+
+`./count` is then saved by Ctrl+C into count.ckpt, and `./count -r` goes on from there. The source is not edited.")]
     Build(BuildArgs),
     /// Be the C compiler in a Makefile: CC="ckptctl cc"
+    #[command(after_long_help = "\
+Examples:
+  make CC='ckptctl cc'
+  ckptctl cc -O2 -c part.c
+  ckptctl cc -O2 -o sim main.c part.o -lm")]
     Cc(CcArgs),
     /// Tell what this machine allows, what follows from it, and how to allow more
+    #[command(after_long_help = "\
+Examples:
+  ckptctl doctor
+  ckptctl doctor --json")]
     Doctor(DoctorArgs),
     /// Copy a program and its image to a host, and start it there if wanted
     #[command(after_long_help = "\
@@ -244,6 +263,11 @@ used by its name as well.")]
     #[command(hide = true)]
     Program(ProgramArgs),
     /// Build a small program, save it, bring it back, move it to another host and home, and check that nothing was lost
+    #[command(after_long_help = "\
+Example:
+  ckptctl demo
+
+The other host is made on this machine for the occasion, by OpenSSH's sshd. Nothing is left behind.")]
     Demo,
     /// Be the host that the demonstration moves its program to
     #[command(hide = true)]
@@ -766,6 +790,65 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// All verbs that users see, and the verbs below them, each with the words that it is called by.
+    fn visible(command: &clap::Command, path: &str) -> Vec<(String, clap::Command)> {
+        let shown = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+        let with_path = |verb: &clap::Command| {
+            let own = format!("{path} {}", verb.get_name());
+            let below = visible(verb, &own);
+            std::iter::once((own, verb.clone())).chain(below).collect::<Vec<_>>()
+        };
+        shown.flat_map(with_path).collect()
+    }
+
+    /// The words of an example as a shell sees them: up to a pipe, a redirection or what is said about it.
+    fn words(example: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+        let mut rest = example.chars().peekable();
+        while let Some(letter) = rest.next() {
+            match (quote, letter) {
+                (Some(open), close) if open == close => quote = None,
+                (None, '\'' | '"') => quote = Some(letter),
+                (None, '|' | '>' | '<') => break,
+                (None, ' ') => {
+                    words.push(std::mem::take(&mut word));
+                    if rest.peek() == Some(&' ') {
+                        break;
+                    }
+                }
+                (_, letter) => word.push(letter),
+            }
+        }
+        words.push(word);
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    #[test]
+    fn every_verb_has_examples_that_are_right_as_typed() {
+        let verbs = visible(&Cli::command(), "ckptctl");
+        assert!(verbs.iter().any(|(path, _)| path == "ckptctl hosts add"));
+        for (path, verb) in verbs {
+            let help = verb.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            let own =
+                help.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| line.starts_with("ckptctl"));
+            let examples: Vec<&str> = own.collect();
+            assert!(examples.iter().any(|example| example.starts_with(&path)), "{path} has no example of its own");
+            assert!(help.starts_with("Example"), "{path}: {help}");
+            for example in examples {
+                let parsed = Cli::try_parse_from(words(example));
+                assert!(parsed.is_ok(), "{path}: {example:?} as {:?}: {}", words(example), parsed.unwrap_err());
+            }
+        }
+    }
+
+    #[test]
+    fn an_example_is_split_as_by_a_shell() {
+        assert_eq!(words("a 'b  c' \"d\"  said"), ["a", "b  c", "d"]);
+        assert_eq!(words("a b | c"), ["a", "b"]);
+        assert_eq!(words("a >b"), ["a"]);
     }
 
     #[test]

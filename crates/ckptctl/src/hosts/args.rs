@@ -25,14 +25,36 @@ impl HostsArgs {
 #[derive(Debug, Subcommand)]
 pub enum Act {
     /// List all hosts, with where each is written
+    #[command(after_long_help = "\
+Examples:
+  ckptctl hosts list
+  ckptctl hosts list --json")]
     List(ListArgs),
     /// Add a host to the hosts file
+    #[command(after_long_help = "\
+Examples:
+  ckptctl hosts add nodeb me@nodeb.example.org
+  ckptctl hosts add gpu 10.0.0.7:2222 --jump nodeb --directory /scratch/me
+  ckptctl hosts add six '[fd00::7]:2222' --key ~/.ssh/cluster --sessions 4
+  ckptctl hosts add lab me@lab --accept-new --rate 50MB --memory 8GiB")]
     Add(AddArgs),
     /// Change a host in the hosts file; for one of ~/.ssh/config, add what differs
+    #[command(after_long_help = "\
+Examples:
+  ckptctl hosts edit gpu --compression zstd --unset jump
+  ckptctl hosts edit gpu --address me@10.0.0.8")]
     Edit(EditArgs),
     /// Remove a host from the hosts file
+    #[command(after_long_help = "\
+Example:
+  ckptctl hosts remove gpu")]
     Remove(RemoveArgs),
     /// Connect, log in, and tell what is possible there
+    #[command(after_long_help = "\
+Examples:
+  ckptctl hosts test nodeb
+  ckptctl hosts test                all of them
+  ckptctl hosts test nodeb --json")]
     Test(TestArgs),
 }
 
