@@ -18,6 +18,15 @@ pub enum Effect {
         /// `NAME=VALUE` for it and what it starts.
         environment: Vec<(String, String)>,
     },
+    /// Build a source.
+    Build {
+        /// The verb's words.
+        words: Vec<String>,
+        /// Where it is given.
+        directory: PathBuf,
+        /// The program to come.
+        program: PathBuf,
+    },
     /// Save a job into its history.
     Save {
         /// The job.
@@ -78,13 +87,8 @@ pub enum Effect {
 /// What a verb is for: what to do with its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// Build a source.
-    Build {
-        /// The source.
-        source: PathBuf,
-        /// The program to come.
-        program: PathBuf,
-    },
+    /// Build a source: what comes of it is a message of its own.
+    Build,
     /// Run a program as a job.
     Run,
     /// Save a job.

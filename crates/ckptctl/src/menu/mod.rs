@@ -4,6 +4,7 @@
 //! of its own and sends back what came of it. Acts are the verbs of the command line: nothing can be done here that cannot be
 //! done there.
 
+mod complaint;
 mod effect;
 mod holds;
 mod keys;

@@ -338,8 +338,8 @@ pub struct Build {
 pub struct Complaint {
     /// All that it said.
     pub text: String,
-    /// The line of its first error, from 1.
-    pub line: Option<usize>,
+    /// Where its first error is: the file, as the compiler calls it, and the line, from 1.
+    pub at: Option<(String, usize)>,
     /// The first error.
     pub message: String,
     /// The source around it: line numbers and lines.

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tui_input::Input;
 
 use super::effect::{Asker, Effect, Reason};
-use super::model::{Field, FileRow, HostRow, Layer, Model, Screen};
+use super::model::{Complaint, Field, FileRow, HostRow, Layer, Model, Screen};
 
 pub use input::palette;
 pub use moves::where_is;
@@ -39,6 +39,8 @@ pub enum Msg {
         /// Its JSON (or text), or the error.
         result: Result<Value, String>,
     },
+    /// A build has come to its end: the program, and what was wrong.
+    Built(PathBuf, Result<(), Complaint>),
     /// How far an act is: what is being done, bytes, total.
     Doing(Reason, String, u64, u64),
     /// A directory's files.
@@ -104,6 +106,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             }
             Vec::new()
         }
+        Msg::Built(program, result) => answers::built(model, &program, result),
         Msg::Did { reason, result } => answers::on_did(model, &reason, result),
         Msg::Listed(directory, result) => new::on_listed(model, directory, result),
         Msg::Previewed(path, lines) => {

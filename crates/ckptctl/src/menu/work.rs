@@ -26,7 +26,7 @@ use signal_hook::iterator::Signals;
 use super::effect::{Asker, Effect, Reason};
 use super::model::{FileKind, FileRow};
 use super::update::{Msg, Shown};
-use super::{holds, listing, trials};
+use super::{complaint, holds, listing, trials};
 use crate::jobs::JobStore;
 use crate::supervisor::Log;
 use crate::{checkpoint, client, failure, text};
@@ -103,6 +103,13 @@ impl Worker {
                 spawn("verb", move || {
                     let result = verb(&acts, &reason, &words, directory.as_deref(), environment);
                     tell(Msg::Did { reason, result });
+                })
+            }
+            Effect::Build { words, directory, program } => {
+                let acts = Arc::clone(&self.acts);
+                spawn("build", move || {
+                    let result = verb(&acts, &Reason::Build, &words, Some(&directory), Vec::new());
+                    tell(Msg::Built(program, result.map(drop).map_err(|said| complaint::of(&said, &directory))));
                 })
             }
             Effect::Save { job } => {

@@ -11,7 +11,7 @@ use super::job::{correct, history, open_job};
 use super::new::run_program;
 use crate::jobs::Schedule;
 use crate::menu::effect::{Effect, Reason};
-use crate::menu::model::{Build, Checkpoint, Complaint, Model, Screen};
+use crate::menu::model::{Build, Checkpoint, Complaint, Model, Running, Screen};
 use crate::text;
 
 /// What `history --json` tells.
@@ -22,16 +22,12 @@ struct History {
 }
 
 pub fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>) -> Vec<Effect> {
-    let act = model.acts.iter().position(|act| act.reason == *reason).map(|at| model.acts.remove(at));
+    let act = finish(model, reason);
     if let Some(act) = act.filter(|act| act.is_cancelled && result.is_err()) {
         model.tell(format!("given up: {}", act.words), false);
-        if let Reason::Build { .. } = reason {
-            model.new.build = None;
-        }
         return Vec::new();
     }
     match (reason, result) {
-        (Reason::Build { source, program }, result) => built(model, source, program, result),
         (Reason::History { job }, result) => {
             let Some(open) = model.job.as_mut().filter(|open| open.name == *job) else { return Vec::new() };
             match result.and_then(|value| History::deserialize(value).map_err(|error| error.to_string())) {
@@ -48,6 +44,8 @@ pub fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>)
             model.tell(error, true);
             Vec::new()
         }
+        // It has a message of its own.
+        (Reason::Build, Ok(_)) => Vec::new(),
         (Reason::Run, Ok(value)) => {
             let name = value.get("job").and_then(Value::as_str).unwrap_or_default().to_owned();
             model.tell(format!("{name} is running"), false);
@@ -102,44 +100,34 @@ fn refreshed(model: &Model, job: &str) -> Vec<Effect> {
     if model.job.as_ref().is_some_and(|open| open.name == job) { vec![history(job)] } else { Vec::new() }
 }
 
-fn built(model: &mut Model, source: &Path, program: &Path, result: Result<Value, String>) -> Vec<Effect> {
-    let then_run = model.new.build.as_ref().is_some_and(|build| build.then_run);
+/// A build has come to its end.
+pub fn built(model: &mut Model, program: &Path, result: Result<(), Complaint>) -> Vec<Effect> {
+    let Some(build) = model.new.build.take() else { return Vec::new() };
+    let act = finish(model, &Reason::Build);
+    if act.is_some_and(|act| act.is_cancelled) && result.is_err() {
+        model.tell("the build was given up", false);
+        return Vec::new();
+    }
     let mut effects = vec![Effect::List(model.new.directory.clone())];
-    let result = match result {
-        Ok(_) => {
+    match &result {
+        Ok(()) => {
             model.new.program = Some(program.to_path_buf());
-            if then_run {
+            if build.then_run {
                 effects.extend(run_program(model, program));
             } else {
                 model.tell(format!("built {}; r runs it", text::path(program)), false);
             }
-            Ok(())
         }
-        Err(said) => {
-            let complaint = complaint(&said, source);
-            model.tell(format!("{} was not built: {}", text::path(source), complaint.message), true);
-            Err(complaint)
+        Err(complaint) => {
+            model.tell(format!("{} was not built: {}", text::path(&build.source), complaint.message), true);
         }
-    };
-    model.new.build = Some(Build { source: source.to_path_buf(), then_run: false, result: Some(result) });
+    }
+    model.new.build = Some(Build { then_run: false, result: Some(result), ..build });
     effects
 }
 
-/// Finds the first error in what a compiler said (`FILE:LINE:COLUMN: error: ...`), and the source around it.
-pub fn complaint(said: &str, source: &Path) -> Complaint {
-    let errors = ["error:", "undefined reference"];
-    let first = said.lines().find(|line| errors.iter().any(|word| line.contains(word)));
-    let message = first.or_else(|| said.lines().next()).unwrap_or_default();
-    let name = source.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let line = message.split_once(&format!("{name}:")).and_then(|(_, rest)| rest.split(':').next()?.parse().ok());
-    let message = message.split_once("error: ").map_or(message, |(_, message)| message);
-    let lines = std::fs::read_to_string(source).unwrap_or_default();
-    let around = line.map_or_else(Vec::new, |line: usize| {
-        (1_usize..)
-            .zip(lines.lines())
-            .filter(|(number, _)| number.abs_diff(line) <= 3)
-            .map(|(n, l)| (n, l.to_owned()))
-            .collect()
-    });
-    Complaint { text: said.to_owned(), line, message: message.to_owned(), around }
+/// An act is over.
+fn finish(model: &mut Model, reason: &Reason) -> Option<Running> {
+    let at = model.acts.iter().position(|act| act.reason == *reason)?;
+    Some(model.acts.remove(at))
 }

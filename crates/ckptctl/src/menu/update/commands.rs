@@ -143,6 +143,7 @@ fn confirm(
 pub fn begin(model: &mut Model, effect: Effect) -> Vec<Effect> {
     let (verb, reason) = match &effect {
         Effect::Verb { words, reason, .. } => (words.clone(), Some(reason.clone())),
+        Effect::Build { words, .. } => (words.clone(), Some(Reason::Build)),
         Effect::Save { job } => (words(&["checkpoint", job]), Some(Reason::Save { job: job.clone() })),
         // It has a dialog of its own.
         Effect::Migrate { job, host } => (words(&["migrate", job, host]), None),

@@ -59,16 +59,19 @@ pub fn open_file(model: &mut Model) -> Vec<Effect> {
         Some((path, FileKind::Source)) => {
             let program = path.with_extension("");
             let mut verb = words(&["build"]);
-            verb.push(path.to_string_lossy().into_owned());
+            // It is built where it is: what the compiler says is short then.
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            verb.push(if name.starts_with('-') { format!("./{name}") } else { name.into_owned() });
             let flags = split(&model.new.flags);
             if !flags.is_empty() {
                 verb.push("--".to_owned());
                 verb.extend(flags);
             }
-            model.new.build = Some(Build { source: path.clone(), then_run: false, result: None });
-            let reason = Reason::Build { source: path, program };
-            let directory = Some(model.new.directory.clone());
-            begin(model, Effect::Verb { words: verb, reason, directory, environment: Vec::new() })
+            let effects = begin(model, Effect::Build { words: verb, directory: model.new.directory.clone(), program });
+            if !effects.is_empty() {
+                model.new.build = Some(Build { source: path, then_run: false, result: None });
+            }
+            effects
         }
         Some((path, FileKind::Program)) => {
             model.tell(format!("{} is chosen; r runs it", text::path(&path)), false);

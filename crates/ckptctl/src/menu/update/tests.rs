@@ -5,7 +5,6 @@ use serde_json::json;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
-use super::answers::complaint;
 use super::moves::moving;
 use super::new::split;
 use super::*;
@@ -56,6 +55,7 @@ fn job(name: &str, state: JobState) -> JobStatus {
 fn verbs(effects: &[Effect]) -> Vec<String> {
     let verb = |effect: &Effect| match effect {
         Effect::Verb { words, .. } => Some(words.join(" ")),
+        Effect::Build { words, .. } => Some(words.join(" ")),
         Effect::Save { job } => Some(format!("checkpoint {job}")),
         _ => None,
     };
@@ -82,15 +82,13 @@ fn a_first_run_opens_the_picker_at_the_first_source() {
     assert_eq!(effects, [Effect::Preview("/work/count.c".into())]);
 
     // Enter builds, r runs, and the job is shown.
-    assert_eq!(verbs(&press(&mut model, "\n")), ["build /work/count.c"]);
+    assert_eq!(verbs(&press(&mut model, "\n")), ["build count.c"]);
     assert_eq!(press(&mut model, "r"), [], "as soon as it is built");
-    let reason = Reason::Build { source: "/work/count.c".into(), program: "/work/count".into() };
-    let effects = update(&mut model, Msg::Did { reason, result: Ok(serde_json::Value::Null) });
+    let effects = update(&mut model, Msg::Built("/work/count".into(), Ok(())));
     assert_eq!(verbs(&effects), ["run --detach --json -- /work/count"]);
     update(&mut model, Msg::Did { reason: Reason::Run, result: Err("cannot start it".to_owned()) });
-    assert_eq!(verbs(&press(&mut model, "\n")), ["build /work/count.c"]);
-    let reason = Reason::Build { source: "/work/count.c".into(), program: "/work/count".into() };
-    update(&mut model, Msg::Did { reason, result: Ok(serde_json::Value::Null) });
+    assert_eq!(verbs(&press(&mut model, "\n")), ["build count.c"]);
+    update(&mut model, Msg::Built("/work/count".into(), Ok(())));
     assert!(told(&model).contains("r runs it"), "{}", told(&model));
     assert_eq!(verbs(&press(&mut model, "r")), ["run --detach --json -- /work/count"]);
     let effects = update(&mut model, Msg::Did { reason: Reason::Run, result: Ok(json!({ "job": "count" })) });
@@ -104,19 +102,6 @@ fn a_first_run_opens_the_picker_at_the_first_source() {
     update(&mut model, Msg::Did { reason: Reason::Save { job: "count".to_owned() }, result: Ok(answer) });
     assert!(told(&model).contains("200 KiB") && told(&model).contains("3.1 ms"), "{}", told(&model));
     assert!(model.log.iter().any(|line| line.text == "ckptctl checkpoint count"));
-}
-
-#[test]
-fn a_build_error_is_shown_at_its_line() {
-    let directory = tempfile::tempdir().unwrap();
-    let source = directory.path().join("x.c");
-    std::fs::write(&source, "int main(void)\n{\n    return 0\n}\n").unwrap();
-    let said = format!("{}:3:13: error: expected ';' before '}}' token\n    3 | return 0\n", source.display());
-    let found = complaint(&said, &source);
-    assert_eq!((found.line, found.message.as_str()), (Some(3), "expected ';' before '}' token"));
-    assert_eq!(found.around.len(), 4);
-    let none = complaint("the compiler is missing; install gcc", &source);
-    assert_eq!((none.line, none.message.as_str()), (None, "the compiler is missing; install gcc"));
 }
 
 #[test]

@@ -63,7 +63,9 @@ fn draw_build(model: &Model, build: &Build, frame: &mut Frame<'_>, area: Rect) {
         return;
     };
     heading(frame, Rect { height: 1, ..area }, &format!(" {name} was not built"), theme.bad);
-    let mut lines = vec![Line::styled(format!(" {}", text::plain(&complaint.message)), theme.bad), Line::raw("")];
+    let at = complaint.at.as_ref().map(|(file, line)| format!("{file}:{line}: ")).unwrap_or_default();
+    let first = format!(" {}{}", text::plain(&at), text::plain(&complaint.message));
+    let mut lines = vec![Line::styled(first, theme.bad), Line::raw("")];
     lines.extend(around(model, complaint));
     lines.push(Line::raw(""));
     lines.extend(complaint.text.lines().map(|line| Line::styled(format!(" {}", text::plain(line)), theme.dim)));
@@ -74,7 +76,7 @@ fn draw_build(model: &Model, build: &Build, frame: &mut Frame<'_>, area: Rect) {
 fn around<'a>(model: &Model, complaint: &'a Complaint) -> impl Iterator<Item = Line<'a>> {
     let theme = model.theme;
     complaint.around.iter().map(move |(number, line)| {
-        let is_it = Some(*number) == complaint.line;
+        let is_it = complaint.at.as_ref().is_some_and(|(_, line)| line == number);
         let mark = if is_it { ">" } else { " " };
         let style = if is_it { theme.selected } else { ratatui::style::Style::new() };
         Line::styled(format!("{mark}{number:>5}  {}", text::plain(&line.replace('\t', "    "))), style)

@@ -169,7 +169,7 @@ fn screens(theme: Choice) -> Vec<(&'static str, Model)> {
     };
     let complaint = Complaint {
         text: "count.c:5:15: error: expected ';' before '}' token".to_owned(),
-        line: Some(5),
+        at: Some(("count.c".to_owned(), 5)),
         message: "expected ';' before '}' token".to_owned(),
         around: vec![(4, "{".to_owned()), (5, "\tputs(\"hello\")".to_owned()), (6, "}".to_owned())],
     };
