@@ -54,8 +54,7 @@ fn job(name: &str, state: JobState) -> JobStatus {
 
 fn verbs(effects: &[Effect]) -> Vec<String> {
     let verb = |effect: &Effect| match effect {
-        Effect::Verb { words, .. } => Some(words.join(" ")),
-        Effect::Build { words, .. } => Some(words.join(" ")),
+        Effect::Verb { words, .. } | Effect::Build { words, .. } => Some(words.join(" ")),
         Effect::Save { job } => Some(format!("checkpoint {job}")),
         _ => None,
     };
