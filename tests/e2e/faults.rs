@@ -184,7 +184,7 @@ fn one(case: &Case, network: &Network, plan: &Plan<'_>, fault: Fault, step: &Ste
     let outcome = settled(case, &journey, &said).with_context(|| format!("{said}, the logs {}", plan.logs(case)))?;
     let took = begun.elapsed();
     plan.link.mend();
-    let stays = stays(case, journey, &outcome, &said);
+    let stays = stays(case, journey, &plan.name, &outcome, &said);
     stays.with_context(|| format!("{outcome:?} after {took:?}: {said}, the logs {}", plan.logs(case)))?;
     Ok(format!("{outcome:?} after {took:?}{}", if is_late { ", too late" } else { "" }))
 }
@@ -270,8 +270,8 @@ fn image_named(journey: &Journey<'_>, said: &str) -> Option<PathBuf> {
         .find(|path| path.is_absolute() && path.extension().is_some_and(|end| end == "ckpt") && path.is_file())
 }
 
-/// Whatever it was decided to be, it stays; and nothing was lost or done twice.
-fn stays(case: &Case, mut journey: Journey<'_>, outcome: &Outcome, said: &str) -> Result<()> {
+/// Whatever it was decided to be, it stays; and nothing was lost or done twice. `name` is what the other host is called here.
+fn stays(case: &Case, mut journey: Journey<'_>, name: &str, outcome: &Outcome, said: &str) -> Result<()> {
     let directory = journey.directory();
     match outcome {
         // It was handed over, but the answer was lost for longer than home waits: the program runs there, and home has named
@@ -281,7 +281,7 @@ fn stays(case: &Case, mut journey: Journey<'_>, outcome: &Outcome, said: &str) -
             done(case, &["verify", &image.display().to_string()])?;
             ensure!(said.contains("ckptctl ps") && said.contains("restore"), "{said:?}");
             ensure!(journey.copies().running_on() == [host.as_str()], "{:?}", journey.copies());
-            Ok(())
+            is_found_again(case, journey, name)
         }
         Outcome::Lives(host) => {
             let job = journey.job.clone();
@@ -319,6 +319,33 @@ fn stays(case: &Case, mut journey: Journey<'_>, outcome: &Outcome, said: &str) -
     }
 }
 
+/// The host can be asked again: the job runs there, its image is not restored beside it, and it goes on as any that was moved.
+fn is_found_again(case: &Case, mut journey: Journey<'_>, name: &str) -> Result<()> {
+    let (job, directory) = (journey.job.clone(), journey.directory());
+    let runs_there = || journey.status().is_ok_and(|status| status["state"] == "running" && status["host"] == name);
+    case.wait_within(DECIDED, "ps says where it runs", runs_there)
+        .with_context(|| format!("{:?}", journey.status()))?;
+    case.run(&mut case.ckptctl(["restore", &job]))?.expect_refusal(&[1], &[&job, &format!("on {name}")])?;
+    // The terminal that it was started in was told that it has ended.
+    journey.run.wait()?;
+    let mut terminal = Terminal::open(case)?;
+    let mut attached = case.start_on(&mut terminal, &case.ckptctl(["attach", &job]))?;
+    let shown = terminal.screen();
+    let see_it_count = || {
+        let before = shown.text().matches("\na ").count();
+        case.wait_until("it counts again", || shown.text().matches("\na ").count() > before + 20)
+    };
+    see_it_count()?;
+    done(case, &["migrate", &job, "local"])?;
+    see_it_count()?;
+    ensure!(journey.copies().running_on() == ["local"], "{:?}", journey.copies());
+    terminal.press(b"quit 6\n")?;
+    ensure!(attached.wait()? == Ending::Exited(6), "{}", attached.streams());
+    journey.was_never_two()?;
+    let all = done(case, &["logs", &job])?.stdout;
+    is_same_trail(&directory, &Transcript::of(&all)?)
+}
+
 /// The file that it wrote has the lines that it printed.
 fn is_same_trail(directory: &Path, transcript: &Transcript) -> Result<()> {
     let trail = fs::read_to_string(directory.join("trail"))?;
@@ -347,5 +374,5 @@ fn cable_of_the_host(case: &Case) -> Result<()> {
     let said = said_at_the_end(case, &mut client)?;
     let outcome = settled(case, &journey, &said)?;
     network.alpha.mend()?;
-    stays(case, journey, &outcome, &said).with_context(|| format!("{outcome:?}: {said}"))
+    stays(case, journey, "alpha", &outcome, &said).with_context(|| format!("{outcome:?}: {said}"))
 }

@@ -50,8 +50,9 @@ pub fn restore(args: &RestoreArgs, job: &Job, number: Option<u64>) -> anyhow::Re
         return Err(Failure::new(Class::Failed, message).into());
     }
     if !job.is_over() {
+        let place = job.host.as_ref().map(|host| format!(" on {host}")).unwrap_or_default();
         let message = format!(
-            "the job {0} runs; `ckptctl stop {0}` ends it, `ckptctl branch {0}` starts a second run beside it",
+            "the job {0} runs{place}; `ckptctl stop {0}` ends it, `ckptctl branch {0}` starts a second run beside it",
             job.name
         );
         return Err(Failure::new(Class::Failed, message).into());
