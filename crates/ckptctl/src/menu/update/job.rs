@@ -50,9 +50,14 @@ pub fn on_shown(model: &mut Model, shown: Shown) -> Vec<Effect> {
     let Some(job) = &mut model.job else { return Vec::new() };
     match shown {
         Shown::Output(bytes) => job.screen.process(&bytes),
-        Shown::Attached(is_attached) => {
-            job.is_attached = is_attached;
-            job.is_typing &= is_attached;
+        Shown::Attached(true) => job.is_attached = true,
+        Shown::Attached(false) => {
+            let was_attached = std::mem::take(&mut job.is_attached);
+            job.is_typing = false;
+            // Its supervisor was killed: connecting starts another one.
+            if was_attached && model.current_job().is_some_and(|row| row.state == JobState::Running) {
+                return vec![attach(model)];
+            }
         }
         Shown::Ended(ending) => {
             (job.is_attached, job.is_typing) = (false, false);

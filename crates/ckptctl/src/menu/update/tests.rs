@@ -168,6 +168,11 @@ fn keys_go_to_the_program_until_the_menu_is_asked_for() {
     update(&mut model, Msg::Terminal(number - 1, Shown::Attached(true)));
     assert_eq!(press(&mut model, "t"), [], "that was another one");
     update(&mut model, Msg::Terminal(number, Shown::Attached(true)));
+    // When it breaks off, it is attached again, once.
+    let again = update(&mut model, Msg::Terminal(number, Shown::Attached(false)));
+    assert!(matches!(again[..], [Effect::Attach { number: next, .. }] if next == number + 1), "{again:?}");
+    assert_eq!(update(&mut model, Msg::Terminal(number + 1, Shown::Attached(false))), []);
+    update(&mut model, Msg::Terminal(number + 1, Shown::Attached(true)));
     press(&mut model, "t");
     assert_eq!(press(&mut model, "q\x1b"), [Effect::Input(b"q".to_vec()), Effect::Input(b"\x1b".to_vec())]);
     let control = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
