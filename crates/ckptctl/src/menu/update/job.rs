@@ -53,11 +53,11 @@ pub fn on_shown(model: &mut Model, shown: Shown) -> Vec<Effect> {
         Shown::Attached(true) => job.is_attached = true,
         Shown::Attached(false) => {
             let was_attached = std::mem::take(&mut job.is_attached);
-            job.is_typing = false;
-            // Its supervisor was killed: connecting starts another one.
+            // Its supervisor was killed: connecting starts another one, and keys go on to the program.
             if was_attached && model.current_job().is_some_and(|row| row.state == JobState::Running) {
                 return vec![attach(model)];
             }
+            model.job.iter_mut().for_each(|job| job.is_typing = false);
         }
         Shown::Ended(ending) => {
             (job.is_attached, job.is_typing) = (false, false);
