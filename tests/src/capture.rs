@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -15,7 +16,16 @@ pub struct Capture(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     bytes: Vec<u8>,
+    /// How many bytes there were at which moment.
+    arrivals: Vec<(usize, Instant)>,
     ended: bool,
+}
+
+impl Inner {
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.arrivals.push((self.bytes.len(), Instant::now()));
+    }
 }
 
 impl Capture {
@@ -27,7 +37,7 @@ impl Capture {
             let mut buffer = [0; 4096];
             // A pty whose last user has gone gives EIO: that is its end of file.
             while let Ok(n @ 1..) = stream.read(&mut buffer) {
-                filled.lock().bytes.extend_from_slice(&buffer[..n]);
+                filled.lock().add(&buffer[..n]);
             }
             filled.lock().ended = true;
         });
@@ -46,7 +56,7 @@ impl Capture {
                     break;
                 }
                 let Ok(n @ 1..) = terminal.read(&mut buffer) else { break };
-                filled.lock().bytes.extend_from_slice(&buffer[..n]);
+                filled.lock().add(&buffer[..n]);
             }
             drop(terminal);
             filled.lock().ended = true;
@@ -69,6 +79,12 @@ impl Capture {
     #[must_use]
     pub fn bytes_from(&self, offset: usize) -> Vec<u8> {
         self.lock().bytes.get(offset..).unwrap_or_default().to_vec()
+    }
+
+    /// How many bytes had been read at which moment, each time that some were.
+    #[must_use]
+    pub fn arrivals(&self) -> Vec<(usize, Instant)> {
+        self.lock().arrivals.clone()
     }
 
     /// True when the last writer has closed the stream.

@@ -242,12 +242,36 @@ impl Case {
     /// # Errors
     /// When there is no terminal to be had.
     pub fn start_on(&self, terminal: &mut Terminal, command: &Command) -> Result<Running> {
-        // `setsid` makes the terminal the controlling one and then becomes the program: same pid.
-        let mut wrapped = self.command("setsid");
-        wrapped.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        let mut setsid = self.command("setsid");
         if let Some(dir) = command.get_current_dir() {
-            wrapped.current_dir(dir);
+            setsid.current_dir(dir);
         }
+        self.start_session(terminal, setsid, command)
+    }
+
+    /// The same where the case's directory is `/home/ada` and the machine is called `laptop`: what people are to see should not
+    /// have the names of tests in it. The command finds itself in `/home/ada/work`.
+    ///
+    /// # Errors
+    /// A skip where it takes root.
+    pub fn start_at_home_on(&self, terminal: &mut Terminal, command: &Command) -> Result<Running> {
+        const SCRIPT: &str = "hostname laptop && mount -t tmpfs -o mode=755 home /home && mkdir /home/ada &&
+            mount --bind \"$1\" /home/ada && cd /home/ada/work && export HOME=/home/ada && shift && exec \"$@\"";
+        if !rustix::process::geteuid().is_root() {
+            return crate::skip("another home directory is made by root only");
+        }
+        let mut unshare = self.command_as(Who::Root, "unshare");
+        unshare.args(["--mount", "--uts", "sh", "-c", SCRIPT, "sh"]).arg(self.dir());
+        if let Some((uid, gid)) = self.stage.identity(self.who) {
+            unshare.args(["setpriv", "--clear-groups", &format!("--reuid={uid}"), &format!("--regid={gid}")]);
+        }
+        unshare.arg("setsid");
+        self.start_session(terminal, unshare, command)
+    }
+
+    /// `wrapped` ends with `setsid`, which makes the terminal the controlling one and then becomes the program: same pid.
+    fn start_session(&self, terminal: &mut Terminal, mut wrapped: Command, command: &Command) -> Result<Running> {
+        wrapped.arg("--ctty").arg(command.get_program()).args(command.get_args());
         wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         self.note(&format!("start on a terminal {wrapped:?}"));
         let (stdin, stdout, stderr) = terminal.program_ends()?;

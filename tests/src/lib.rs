@@ -9,7 +9,9 @@
 
 mod capture;
 mod case;
+mod cast;
 mod hosts;
+mod picture;
 mod program;
 mod pty;
 mod roundtrip;
@@ -19,9 +21,11 @@ mod suite;
 
 pub use capture::Capture;
 pub use case::{Case, Detached, Finished};
+pub use cast::Cast;
 pub use hosts::{Copies, Copy, Host, Link, Network, Watch, keygen};
+pub use picture::Picture;
 pub use program::Program;
-pub use pty::{Picture, Terminal};
+pub use pty::Terminal;
 pub use roundtrip::Roundtrip;
 pub use running::{Ending, Running};
 pub use stage::{Stage, Who};

@@ -19,29 +19,6 @@ pub struct Terminal {
     _alive: OwnedFd,
 }
 
-/// What a terminal of a size that stays shows: what comes is taken in as it comes.
-pub struct Picture {
-    parser: vt100::Parser,
-    seen: usize,
-    columns: u16,
-}
-
-impl Picture {
-    /// An empty one.
-    #[must_use]
-    pub fn new(columns: u16, rows: u16) -> Self {
-        Self { parser: vt100::Parser::new(rows, columns, 0), seen: 0, columns }
-    }
-
-    /// The terminal's lines now.
-    pub fn lines(&mut self, terminal: &Terminal) -> Vec<String> {
-        let new = terminal.screen.bytes_from(self.seen);
-        self.seen += new.len();
-        self.parser.process(&new);
-        self.parser.screen().rows(0, self.columns).map(|line| line.trim_end().to_owned()).collect()
-    }
-}
-
 impl Terminal {
     /// Opens a new terminal that the given user may open as well.
     ///
