@@ -1,8 +1,10 @@
 //! The menu on a real terminal: the whole walk of a newcomer, and what must not disturb it.
 
+mod walk;
+
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ckpt_tests::{Case, Ending, Picture, Running, Suite, Terminal, Whos};
 use rustix::process::Signal;
 
@@ -10,7 +12,8 @@ const COLUMNS: u16 = 100;
 const ROWS: u16 = 30;
 
 pub fn add(suite: &mut Suite) {
-    suite.add("menu::walk", Whos::Both, walk);
+    suite.add("menu::walk", Whos::Both, walk::walk);
+    suite.add("menu::unknown_host_key", Whos::User, walk::unknown_host_key);
     suite.add("menu::without_a_terminal", Whos::User, without_a_terminal);
     suite.add("menu::a_signal_leaves_the_terminal_sane", Whos::User, killed);
     suite.add("menu::resize_storm", Whos::User, resize_storm);
@@ -30,9 +33,18 @@ struct Menu {
 
 impl Menu {
     fn open(case: &Case, arguments: &[&str]) -> Result<Self> {
+        Self::start(case, |terminal| case.start_on(terminal, &case.ckptctl(arguments)))
+    }
+
+    /// Where paths are short and the machine has a name that people may see.
+    fn open_at_home(case: &Case) -> Result<Self> {
+        Self::start(case, |terminal| case.start_at_home_on(terminal, &case.ckptctl::<&str>([])))
+    }
+
+    fn start(case: &Case, start: impl FnOnce(&mut Terminal) -> Result<Running>) -> Result<Self> {
         let mut terminal = Terminal::open(case)?;
         terminal.resize(COLUMNS, ROWS)?;
-        let running = case.start_on(&mut terminal, &case.ckptctl(arguments))?;
+        let running = start(&mut terminal)?;
         let picture = Picture::new(COLUMNS, ROWS);
         Ok(Self { terminal, picture, running, deadline: Instant::now() + Duration::from_secs(90) })
     }
@@ -40,6 +52,19 @@ impl Menu {
     /// Waits until a line of the screen holds the text.
     fn wait(&mut self, text: &str) -> Result<()> {
         self.wait_until(text, |lines| lines.iter().any(|line| line.contains(text)))
+    }
+
+    /// Waits until no line of the screen holds the text any more.
+    fn wait_gone(&mut self, text: &str) -> Result<()> {
+        self.wait_until(&format!("{text} gone"), |lines| !lines.iter().any(|line| line.contains(text)))
+    }
+
+    /// The word behind a text on the screen.
+    fn word_after(&mut self, text: &str) -> Result<String> {
+        self.wait(text)?;
+        let lines = self.picture.lines(&self.terminal);
+        let word = lines.iter().find_map(|line| line.split_once(text)?.1.split([' ', ',']).next().map(str::to_owned));
+        word.with_context(|| format!("nothing behind {text:?}"))
     }
 
     fn wait_until(&mut self, what: &str, is_so: impl Fn(&[String]) -> bool) -> Result<()> {
@@ -62,7 +87,7 @@ impl Menu {
     /// Presses Esc and waits for what it closes: with a key right behind it, it would be Alt with that key.
     fn escape(&mut self, closed: &str) -> Result<()> {
         self.press("\x1b")?;
-        self.wait_until("it closed", |lines| !lines.iter().any(|line| line.contains(closed)))
+        self.wait_gone(closed)
     }
 
     fn quit(mut self) -> Result<()> {
@@ -84,57 +109,6 @@ fn is_sane(output: &str) -> bool {
     ]
     .iter()
     .all(|(on, off)| !output.contains(on) || last(on, off))
-}
-
-const BROKEN: &str = "#include <stdio.h>\n#include <unistd.h>\n\nint main(void)\n{\n    int n = 0\n    char line[80];\n    for (;;) {\n        printf(\"number %d\\n\", ++n);\n        fflush(stdout);\n        usleep(50000);\n    }\n}\n";
-
-fn walk(case: &Case) -> Result<()> {
-    case.write("work/count.c", BROKEN)?;
-    let mut menu = Menu::open(case, &[])?;
-    // The picker, at the source.
-    menu.wait("count.c")?;
-    menu.wait("Enter build")?;
-    // Build with an error, which is shown at its line.
-    menu.press("\r")?;
-    menu.wait("was not built")?;
-    menu.wait("int n = 0")?;
-    case.write("work/count.c", BROKEN.replace("int n = 0", "int n = 0;").replace("    char line[80];\n", ""))?;
-    menu.press("\r")?;
-    menu.wait("r runs it")?;
-    menu.press("r")?;
-    menu.wait("number 10")?;
-    // Save: pause and size are told.
-    menu.press("c")?;
-    menu.wait("it stood still for")?;
-    // The timeline has a picture of the screen.
-    menu.press("\t")?;
-    menu.wait("@1")?;
-    menu.wait("The screen at @1")?;
-    menu.press("\t\t")?;
-    // Type into it: Ctrl+\ ends the program.
-    menu.press("t")?;
-    menu.wait("keys go to the program")?;
-    menu.press("\x1c")?;
-    menu.wait("was ended by signal 3")?;
-    // Bring it back.
-    menu.wait_until("R restore", |lines| {
-        lines.iter().any(|line| line.contains(" ended") || line.contains("signal 3"))
-    })?;
-    menu.press("R")?;
-    menu.wait("runs again")?;
-    menu.wait_until("more numbers", |lines| lines.iter().any(|line| line.starts_with("number ")))?;
-    // End it; No is the default.
-    menu.press("s")?;
-    menu.wait("What it has not saved is lost")?;
-    menu.press("\r")?;
-    menu.press("sy\r")?;
-    menu.wait("was ended")?;
-    menu.press("L")?;
-    menu.wait("ckptctl stop count")?;
-    menu.escape("What was done, as verbs")?;
-    menu.press("j")?;
-    menu.wait("1 job")?;
-    menu.quit()
 }
 
 fn without_a_terminal(case: &Case) -> Result<()> {
