@@ -1,5 +1,8 @@
 //! The menu on a real terminal: the whole walk of a newcomer, and what must not disturb it.
 
+mod hosts;
+mod looks;
+mod strain;
 mod walk;
 
 use std::time::{Duration, Instant};
@@ -13,14 +16,22 @@ const ROWS: u16 = 30;
 
 pub fn add(suite: &mut Suite) {
     suite.add("menu::walk", Whos::Both, walk::walk);
-    suite.add("menu::unknown_host_key", Whos::User, walk::unknown_host_key);
     suite.add("menu::without_a_terminal", Whos::User, without_a_terminal);
     suite.add("menu::a_signal_leaves_the_terminal_sane", Whos::User, killed);
-    suite.add("menu::resize_storm", Whos::User, resize_storm);
-    suite.add("menu::a_job_that_prints_a_lot", Whos::User, loud);
-    suite.add("menu::a_hundred_jobs", Whos::User, hundred_jobs);
     suite.add("menu::read_only", Whos::User, read_only);
-    suite.add("menu::wrong_configuration", Whos::User, wrong_configuration);
+    suite.add("menu::unknown_host_key", Whos::User, hosts::unknown_host_key);
+    suite.add("menu::hosts_that_hang", Whos::User, hosts::hosts_that_hang);
+    suite.add("menu::supervisor_killed", Whos::User, strain::supervisor_killed);
+    suite.add("menu::a_job_that_prints_a_lot", Whos::User, strain::loud);
+    suite.add("menu::a_hundred_ended_jobs", Whos::User, strain::hundred_ended_jobs);
+    suite.add("menu::a_hundred_living_jobs", Whos::User, strain::hundred_living_jobs);
+    suite.add("menu::silence", Whos::User, strain::silence);
+    suite.add("menu::resize_storm", Whos::User, looks::resize_storm);
+    suite.add("menu::small_terminals", Whos::User, looks::small_terminals);
+    suite.add("menu::mouse", Whos::User, looks::mouse);
+    suite.add("menu::no_color", Whos::User, looks::no_color);
+    suite.add("menu::own_keys", Whos::User, looks::own_keys);
+    suite.add("menu::wrong_configuration", Whos::User, looks::wrong_configuration);
 }
 
 /// The menu on a terminal.
@@ -33,19 +44,30 @@ struct Menu {
 
 impl Menu {
     fn open(case: &Case, arguments: &[&str]) -> Result<Self> {
-        Self::start(case, |terminal| case.start_on(terminal, &case.ckptctl(arguments)))
+        Self::start((COLUMNS, ROWS), case, |terminal| case.start_on(terminal, &case.ckptctl(arguments)))
+    }
+
+    /// On a terminal of another size, with something in the environment.
+    fn open_as(case: &Case, size: (u16, u16), environment: &[(&str, &str)]) -> Result<Self> {
+        let mut command = case.ckptctl::<&str>([]);
+        command.envs(environment.iter().copied());
+        Self::start(size, case, |terminal| case.start_on(terminal, &command))
     }
 
     /// Where paths are short and the machine has a name that people may see.
     fn open_at_home(case: &Case) -> Result<Self> {
-        Self::start(case, |terminal| case.start_at_home_on(terminal, &case.ckptctl::<&str>([])))
+        Self::start((COLUMNS, ROWS), case, |terminal| case.start_at_home_on(terminal, &case.ckptctl::<&str>([])))
     }
 
-    fn start(case: &Case, start: impl FnOnce(&mut Terminal) -> Result<Running>) -> Result<Self> {
+    fn start(
+        (columns, rows): (u16, u16),
+        case: &Case,
+        start: impl FnOnce(&mut Terminal) -> Result<Running>,
+    ) -> Result<Self> {
         let mut terminal = Terminal::open(case)?;
-        terminal.resize(COLUMNS, ROWS)?;
+        terminal.resize(columns, rows)?;
         let running = start(&mut terminal)?;
-        let picture = Picture::new(COLUMNS, ROWS);
+        let picture = Picture::new(columns, rows);
         Ok(Self { terminal, picture, running, deadline: Instant::now() + Duration::from_secs(90) })
     }
 
@@ -62,14 +84,14 @@ impl Menu {
     /// The word behind a text on the screen.
     fn word_after(&mut self, text: &str) -> Result<String> {
         self.wait(text)?;
-        let lines = self.picture.lines(&self.terminal);
+        let lines = self.lines();
         let word = lines.iter().find_map(|line| line.split_once(text)?.1.split([' ', ',']).next().map(str::to_owned));
         word.with_context(|| format!("nothing behind {text:?}"))
     }
 
     fn wait_until(&mut self, what: &str, is_so: impl Fn(&[String]) -> bool) -> Result<()> {
         loop {
-            let lines = self.picture.lines(&self.terminal);
+            let lines = self.lines();
             if is_so(&lines) {
                 return Ok(());
             }
@@ -80,6 +102,11 @@ impl Menu {
         }
     }
 
+    fn resize(&mut self, columns: u16, rows: u16) -> Result<()> {
+        self.picture.resize(columns, rows);
+        self.terminal.resize(columns, rows)
+    }
+
     fn press(&mut self, keys: &str) -> Result<()> {
         self.terminal.press(keys.as_bytes())
     }
@@ -88,6 +115,52 @@ impl Menu {
     fn escape(&mut self, closed: &str) -> Result<()> {
         self.press("\x1b")?;
         self.wait_gone(closed)
+    }
+
+    /// Opens the choice of a host for a job and goes to one.
+    fn choose_host(&mut self, job: &str, host: &str) -> Result<()> {
+        self.press("m")?;
+        self.wait(&format!("Move {job} to"))?;
+        self.wait("local ")?;
+        self.press("g")?;
+        self.wait("> local")?;
+        while !self.lines().iter().any(|line| line.contains(&format!("> {host}"))) {
+            let chosen = |lines: &[String]| lines.iter().rfind(|line| line.contains("> ")).cloned();
+            let before = chosen(&self.lines());
+            self.press("\x1b[B")?;
+            self.wait_until("the next host is chosen", |lines| chosen(lines) != before)?;
+        }
+        Ok(())
+    }
+
+    fn lines(&mut self) -> Vec<String> {
+        self.picture.lines(&self.terminal)
+    }
+
+    /// Requires that a key has its effect in a moment, whatever else goes on. Gives how long it took.
+    fn answers_keys(&mut self) -> Result<Duration> {
+        let begun = Instant::now();
+        self.press("?")?;
+        self.wait("Keys (Esc closes")?;
+        let took = begun.elapsed();
+        ensure!(took < Duration::from_secs(3), "a key was answered after {took:?}");
+        self.escape("Keys (Esc closes")?;
+        Ok(took)
+    }
+
+    /// Waits until the program has counted so much further than the screen shows now.
+    fn wait_for_count(&mut self, further: u64) -> Result<()> {
+        let last = |lines: &[String]| walk::counts(lines).last().map_or(0, |(number, _)| *number);
+        let before = last(&self.lines());
+        self.wait_until("it goes on counting", |lines| last(lines) >= before + further)
+    }
+
+    /// The most memory that the menu has had, in bytes.
+    fn most_memory(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.running.pid()))?;
+        let most =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        most.map(|kib: u64| kib << 10).context("no VmHWM")
     }
 
     fn quit(mut self) -> Result<()> {
@@ -128,59 +201,9 @@ fn killed(case: &Case) -> Result<()> {
     Ok(())
 }
 
-fn resize_storm(case: &Case) -> Result<()> {
-    let mut menu = Menu::open(case, &[])?;
-    menu.wait("New job")?;
-    for step in 0..200_u16 {
-        menu.terminal.resize(1 + step * 7 % 180, 1 + step * 5 % 60)?;
-    }
-    menu.terminal.resize(COLUMNS, ROWS)?;
-    menu.wait_until("all of it again", |lines| {
-        lines.last().is_some_and(|line| line.contains("q quit")) && lines[0].contains("New job")
-    })?;
-    menu.press("?")?;
-    menu.wait("Keys (Esc closes")?;
-    menu.escape("Keys (Esc closes")?;
-    menu.quit()
-}
-
 fn start_job(case: &Case, name: &str, command: &[&str]) -> Result<()> {
     let mut run = case.ckptctl(["run", "--detach", "--name", name, "--"]);
     case.run(run.args(command))?.expect(0).map(drop)
-}
-
-fn loud(case: &Case) -> Result<()> {
-    let script = "i=0; while :; do i=$((i+1)); echo $i 1234567890123456789012345678901234567890123456789012345678901234567890; done";
-    start_job(case, "loud", &["/bin/sh", "-c", script])?;
-    let mut menu = Menu::open(case, &[])?;
-    menu.wait("loud")?;
-    menu.press("\r")?;
-    menu.wait("1234567890")?;
-    // It stays usable: a key is answered in a moment.
-    let began = Instant::now();
-    menu.press("?")?;
-    menu.wait("Keys (Esc closes")?;
-    ensure!(began.elapsed() < Duration::from_secs(5), "a key was answered after {:?}", began.elapsed());
-    menu.escape("Keys (Esc closes")?;
-    menu.press("sy\r")?;
-    menu.wait("was ended")?;
-    menu.quit()
-}
-
-fn hundred_jobs(case: &Case) -> Result<()> {
-    for number in 0..100 {
-        start_job(case, &format!("job{number:03}"), &["/bin/true"])?;
-    }
-    let mut menu = Menu::open(case, &[])?;
-    menu.wait("100 jobs")?;
-    menu.press("/job042")?;
-    menu.wait("> job042")?;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", menu.running.pid()))?;
-    let resident =
-        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    ensure!(resident.is_some_and(|kib| kib < 50 << 10), "the menu took {resident:?} KiB");
-    menu.escape("filter: ")?;
-    menu.quit()
 }
 
 fn read_only(case: &Case) -> Result<()> {
@@ -192,13 +215,9 @@ fn read_only(case: &Case) -> Result<()> {
     menu.quit()
 }
 
-fn wrong_configuration(case: &Case) -> Result<()> {
-    case.make_dir(".config")?;
-    case.make_dir(".config/ckptctl")?;
-    case.write(".config/ckptctl/config.toml", "theme = \"dark\"\n\ncolour = 1\n")?;
-    let mut menu = Menu::open(case, &[])?;
-    ensure!(menu.running.wait()? == Ending::Exited(2), "{}", menu.running.streams());
-    let said = menu.running.stdout();
-    ensure!(said.contains("config.toml: line 3") && said.contains("colour"), "{said:?}");
-    Ok(())
+/// The program of the walk, as the job `count`.
+fn start_counting(case: &Case) -> Result<()> {
+    case.write("work/count.c", walk::SOURCE)?;
+    case.run(&mut case.ckptctl(["build", "count.c"]))?.expect(0)?;
+    start_job(case, "count", &["./count"])
 }

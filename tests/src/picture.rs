@@ -28,6 +28,12 @@ impl Picture {
         self.parser.screen().rows(0, self.columns).map(|line| line.trim_end().to_owned()).collect()
     }
 
+    /// The terminal has another size from what comes next on.
+    pub fn resize(&mut self, columns: u16, rows: u16) {
+        self.parser.screen_mut().set_size(rows, columns);
+        self.columns = columns;
+    }
+
     /// How many bytes of the terminal's output have been taken in.
     #[must_use]
     pub fn seen(&self) -> usize {

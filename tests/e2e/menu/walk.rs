@@ -9,13 +9,14 @@ use anyhow::{Context, Result, ensure};
 use ckpt_tests::{Capture, Case, Cast, Network, Who};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{COLUMNS, Menu, ROWS, start_job};
+use super::{COLUMNS, Menu, ROWS};
 use crate::journey::done;
 
 /// Names the directory, from that of the sources, that the recording and the pictures are written to.
 const RECORD: &str = "CKPT_TESTS_RECORD";
 
-const SOURCE: &str = r#"#include <poll.h>
+/// Counts, and answers what is typed.
+pub const SOURCE: &str = r#"#include <poll.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -33,9 +34,6 @@ int main(void)
     }
 }
 "#;
-
-/// Where the program can be moved to, in the order of the menu.
-const HOSTS: [&str; 3] = ["local", "nodea", "nodeb"];
 
 pub fn walk(case: &Case) -> Result<()> {
     let network = Network::make(case)?;
@@ -122,7 +120,7 @@ fn on_this_machine(case: &Case, menu: &mut Menu, recording: &mut Recording) -> R
 
 /// To another machine and home again.
 fn there_and_back(menu: &mut Menu, recording: &mut Recording) -> Result<()> {
-    choose_host(menu, "nodea")?;
+    menu.choose_host("count", "nodea")?;
     recording.hold(menu, 1500);
     menu.press("\r")?;
     menu.wait("It runs on nodea")?;
@@ -131,6 +129,12 @@ fn there_and_back(menu: &mut Menu, recording: &mut Recording) -> Result<()> {
     recording.hold(menu, 4000);
     menu.press("\r")?;
     menu.wait("running on nodea")?;
+    menu.press("j")?;
+    menu.wait_until("it is there", |lines| {
+        lines.iter().any(|line| line.contains("> count") && line.contains(" nodea "))
+    })?;
+    recording.hold(menu, 1500);
+    menu.press("\r")?;
     menu.wait_until("it counts there", |lines| counts(lines).last().is_some_and(|(_, host)| host == "nodea"))?;
     say(menu, "hello from afar")?;
     recording.hold(menu, 1500);
@@ -138,7 +142,7 @@ fn there_and_back(menu: &mut Menu, recording: &mut Recording) -> Result<()> {
     menu.wait("iB, it stood still for")?;
     recording.hold(menu, 1500);
 
-    choose_host(menu, "local")?;
+    menu.choose_host("count", "local")?;
     recording.hold(menu, 1000);
     menu.press("\r")?;
     menu.wait("It runs on local")?;
@@ -158,34 +162,33 @@ fn there_and_back(menu: &mut Menu, recording: &mut Recording) -> Result<()> {
     menu.wait_gone("The screen at @")
 }
 
-/// Opens the choice of a host and goes to one.
-pub fn choose_host(menu: &mut Menu, name: &str) -> Result<()> {
-    menu.press("m")?;
-    menu.wait("Move count to")?;
-    menu.wait("local ")?;
-    menu.press("g")?;
-    menu.wait("> local")?;
-    for _ in 0..HOSTS.iter().position(|known| *known == name).context("no such host")? {
-        menu.press("\x1b[B")?;
-    }
-    menu.wait(&format!("> {name}"))
-}
-
 /// Types a line, which the program answers, and comes back.
 fn say(menu: &mut Menu, line: &str) -> Result<()> {
+    const TYPING: &str = "keys go to the program";
     menu.press("t")?;
-    menu.wait("keys go to the program")?;
+    menu.wait_until("it is typed into, or not yet", |lines| {
+        lines.iter().any(|line| line.contains(TYPING) || line.contains("takes no keys now"))
+    })?;
+    if !menu.lines().iter().any(|line| line.contains(TYPING)) {
+        // It was opened while it still arrived.
+        menu.press("j")?;
+        menu.wait("> count")?;
+        menu.press("\r")?;
+        menu.wait_for_count(1)?;
+        menu.press("t")?;
+        menu.wait(TYPING)?;
+    }
     for key in line.chars() {
         menu.press(&key.to_string())?;
     }
     menu.press("\r")?;
     menu.wait(&format!("you said: {line}"))?;
     menu.press("\x1d")?;
-    menu.wait_gone("keys go to the program")
+    menu.wait_gone(TYPING)
 }
 
 /// The numbers that lines hold, with the machine that they were printed on.
-fn counts<S: AsRef<str>>(lines: &[S]) -> Vec<(u64, String)> {
+pub fn counts<S: AsRef<str>>(lines: &[S]) -> Vec<(u64, String)> {
     let of = |line: &str| {
         let (number, host) = line.rsplit_once("number ")?.1.split_once(" on ")?;
         Some((number.parse().ok()?, host.to_owned()))
@@ -206,37 +209,6 @@ fn is_without_gap(log: &str, saved_at: u64) -> Result<()> {
     let said: Vec<&&str> = lines.iter().filter(|line| line.starts_with("you said: ")).collect();
     ensure!(said == [&"you said: hello", &"you said: hello from afar"], "{said:?}");
     Ok(())
-}
-
-/// A host whose key nobody knows yet: the menu shows it and asks.
-pub fn unknown_host_key(case: &Case) -> Result<()> {
-    let network = Network::make(case)?;
-    network.introduce_as(case, &network.entry("nodea", network.alpha.user, network.alpha.address), "")?;
-    start_job(case, "count", &["/bin/sleep", "1000"])?;
-    let mut menu = Menu::open(case, &[])?;
-    menu.wait("> count")?;
-    // No: nothing has happened, and no key is known.
-    choose_host(&mut menu, "nodea")?;
-    menu.press("\r")?;
-    menu.wait("A question")?;
-    menu.escape("A question")?;
-    menu.wait("Esc closes this")?;
-    menu.escape("Moving count to nodea")?;
-    ensure!(fs::read_to_string(case.path(".ssh/known_hosts"))?.is_empty(), "a key was noted without an answer");
-    // Yes.
-    choose_host(&mut menu, "nodea")?;
-    menu.press("\r")?;
-    menu.wait("A question")?;
-    menu.wait("SHA256:")?;
-    menu.press("yes\r")?;
-    menu.wait("It runs on nodea")?;
-    ensure!(
-        fs::read_to_string(case.path(".ssh/known_hosts"))?.contains(network.alpha.host_key()),
-        "the key was not noted"
-    );
-    menu.press("\r")?;
-    menu.wait("running on nodea")?;
-    menu.quit()
 }
 
 /// What is recorded of the walk, if that was asked for.
