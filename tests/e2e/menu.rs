@@ -29,6 +29,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("menu::resize_storm", Whos::User, looks::resize_storm);
     suite.add("menu::small_terminals", Whos::User, looks::small_terminals);
     suite.add("menu::mouse", Whos::User, looks::mouse);
+    suite.add("menu::clicks", Whos::User, looks::clicks);
     suite.add("menu::no_color", Whos::User, looks::no_color);
     suite.add("menu::own_keys", Whos::User, looks::own_keys);
     suite.add("menu::wrong_configuration", Whos::User, looks::wrong_configuration);

@@ -102,7 +102,47 @@ pub fn mouse(case: &Case) -> Result<()> {
     menu.quit()
 }
 
+/// A click chooses a row of any list, another one opens it.
+pub fn clicks(case: &Case) -> Result<()> {
+    for job in ["one", "two", "three"] {
+        start_job(case, job, &["/bin/true"])?;
+    }
+    for name in ["a.c", "b.c", "c.c"] {
+        case.write(format!("work/{name}"), "int main(void) { return 0; }\n")?;
+    }
+    case.make_dir(".config")?;
+    case.make_dir(".config/ckptctl")?;
+    case.write(".config/ckptctl/hosts.toml", "[hosts.nodea]\n[hosts.nodeb]\n")?;
+    let mut menu = Menu::open(case, &[])?;
+    menu.wait("3 jobs")?;
+    let lists: [(&str, &[&str]); 3] =
+        [("j", &["two", "one", "three"]), ("h", &["nodeb", "local", "nodea"]), ("n", &["c.c", "a.c", "b.c"])];
+    for (screen, rows) in lists {
+        menu.press(screen)?;
+        for row in rows {
+            menu.click(&format!(" {row} "))?;
+            menu.wait(&format!("> {row}"))?;
+        }
+    }
+    menu.press("j")?;
+    menu.wait("> ")?;
+    menu.click(" two ")?;
+    menu.wait("> two")?;
+    menu.click(" two ")?;
+    menu.wait(" on local, 0 checkpoints")?;
+    menu.quit()
+}
+
 impl Menu {
+    /// Clicks where a text is.
+    fn click(&mut self, text: &str) -> Result<()> {
+        self.wait(text)?;
+        let lines = self.lines();
+        let found = lines.iter().enumerate().find_map(|(row, line)| Some((row + 1, line.find(text)? + 2)));
+        let (row, column) = found.context("it is gone")?;
+        self.press(&format!("\x1b[<0;{column};{row}M\x1b[<0;{column};{row}m"))
+    }
+
     /// Clicks into the open job's terminal, again until it is connected.
     fn click_into_pane(&mut self) -> Result<()> {
         let (column, row) = (COLUMNS / 2, ROWS / 2);
