@@ -79,8 +79,13 @@ fn supervisor(case: &Case, name: &str) -> Result<Pid> {
 }
 
 fn kill_supervisor(case: &Case, name: &str) -> Result<()> {
-    case.wait_until("it has a supervisor", || supervisor(case, name).is_ok())?;
-    let pid = supervisor(case, name)?;
+    let mut found = None;
+    case.wait_until("it has a supervisor", || {
+        // Among locks that come and go, one that stays may be missing from a look.
+        found = supervisor(case, name).ok();
+        found.is_some()
+    })?;
+    let pid = found.context("no supervisor")?;
     kill_process(pid, Signal::KILL)?;
     case.wait_until("it is gone", || Case::state(pid.as_raw_nonzero().get()).is_none_or(|state| state == 'Z'))
 }

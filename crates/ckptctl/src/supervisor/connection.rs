@@ -105,10 +105,10 @@ pub struct Connection {
 }
 
 /// A part of a move that a connection is responsible for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Tends {
-    /// The program departs.
-    Departure,
+    /// The program departs, in this move.
+    Departure(String),
     /// A program arrives.
     Arrival,
 }
@@ -190,8 +190,9 @@ impl Connection {
                 self.writer.send(&Reply::Survey(Box::new(survey)), &[])?;
             }
             Request::Depart(departing) => {
+                let txn = departing.txn.clone();
                 depart::start(&self.supervisor, *departing, self.writer.clone())?;
-                self.tends = Some(Tends::Departure);
+                self.tends = Some(Tends::Departure(txn));
             }
             Request::Park | Request::Resume | Request::Discard { .. } | Request::Save => self.decide(request)?,
             Request::Arrive(arriving) => {
@@ -275,7 +276,8 @@ impl Connection {
             Request::Discard { host, job, relay } => Decision::Discard { host, name: job, relay },
             _ => Decision::Save,
         };
-        self.tends = Some(Tends::Departure);
+        let txn = self.supervisor.state().moves.departing.as_ref().map(|leave| leave.txn.clone());
+        self.tends = txn.map(Tends::Departure);
         if self.supervisor.decide(Decided { what: what.clone(), answer: Some(self.writer.clone()) }) {
             return Ok(());
         }
@@ -436,8 +438,8 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.writer.close();
-        match self.tends {
-            Some(Tends::Departure) => drop(self.supervisor.decide(Decided { what: Decision::Lost, answer: None })),
+        match &self.tends {
+            Some(Tends::Departure(txn)) => self.supervisor.lost(txn),
             Some(Tends::Arrival) => self.supervisor.call_arrival_off(),
             None => {}
         }

@@ -66,7 +66,7 @@ pub fn root_of(pid: i32) -> PathBuf {
 pub fn start(supervisor: &Arc<Supervisor>, departing: Departing, writer: Writer) -> anyhow::Result<()> {
     let act = supervisor.begin(super::MOVE)?;
     let (decide, decided) = mpsc::channel();
-    supervisor.state().moves.departing = Some(Leave { decide, sending: Vec::new() });
+    supervisor.state().moves.departing = Some(Leave { txn: departing.txn.clone(), decide, sending: Vec::new() });
     let supervisor = Arc::clone(supervisor);
     let acting = move || {
         let result = Leaving { supervisor: &supervisor, departing: &departing, writer: &writer }.depart(&decided);
@@ -345,7 +345,8 @@ impl Unread {
 pub fn take_up(supervisor: &Arc<Supervisor>, job: &Job, moving: Moving) -> anyhow::Result<()> {
     let act = supervisor.begin(super::MOVE)?;
     let (decide, decided) = mpsc::channel();
-    supervisor.state().moves.departing = Some(Leave { decide: decide.clone(), sending: Vec::new() });
+    let txn = moving.txn.clone();
+    supervisor.state().moves.departing = Some(Leave { txn, decide: decide.clone(), sending: Vec::new() });
     let is_home = !job.visiting;
     let asking = (is_home && moving.phase == Phase::Parked).then(|| mover::ask_for_fate(supervisor, moving.clone()));
     if let Phase::Discarding { relay } = &moving.phase {

@@ -49,6 +49,8 @@ pub struct Moves {
 /// A program that departs.
 #[derive(Debug)]
 pub struct Leave {
+    /// The move.
+    pub txn: String,
     /// To tell what is decided.
     pub decide: mpsc::Sender<Decided>,
     /// What its image is being written into.
@@ -163,6 +165,14 @@ impl Supervisor {
             leave.sending.iter().for_each(break_off);
         }
         leave.decide.send(decided).is_ok()
+    }
+
+    /// The connection that a departure was asked for over is lost. Another departure since is none of its business.
+    pub fn lost(&self, txn: &str) {
+        let is_current = self.state().moves.departing.as_ref().is_some_and(|leave| leave.txn == txn);
+        if is_current {
+            self.decide(Decided { what: Decision::Lost, answer: None });
+        }
     }
 
     /// Drops the data channels of a move that were not taken.
