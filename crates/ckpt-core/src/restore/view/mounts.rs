@@ -270,7 +270,7 @@ impl Making<'_> {
         if !self.in_memory.is_empty() {
             let directories = some_of(self.in_memory.iter().map(PathBuf::as_path));
             notes.push(format!(
-                "new files that the program makes right in {directories} are kept in memory and are gone when it ends: show a whole directory to keep them"
+                "new files in {directories} are kept in memory and go with the program, unless the whole directory goes along"
             ));
         }
         if !self.hidden.is_empty() {

@@ -6,6 +6,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
 use super::commands::{begin, current, is_living};
 use super::count;
+use super::job::correct;
 use crate::menu::effect::{Asker, Effect};
 use crate::menu::model::{Field, Layer, Model, Move};
 use crate::text;
@@ -76,6 +77,8 @@ impl Move {
 pub fn on_moved(model: &mut Model, result: Result<Box<MoveReport>, String>) -> Vec<Effect> {
     let told = match &result {
         Ok(report) => {
+            // Ahead of the list's next reading.
+            correct(model, &report.job, |row| (row.host, row.pid) = (report.to.clone(), Some(report.pid)));
             let downtime = text::took(std::time::Duration::from_secs_f64(report.downtime.max(0.0)));
             (format!("{} runs on {} now; it stood still for {downtime}", report.job, report.to), false)
         }

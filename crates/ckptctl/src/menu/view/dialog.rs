@@ -141,7 +141,7 @@ fn draw_move(model: &Model, current: &Move, frame: &mut Frame<'_>) {
     let title = format!(" Moving {} to {} ", text::plain(&current.job), text::plain(&current.host));
     let room = window(model, frame, &title, 76, 20);
     let [checks, bar, below] =
-        Layout::vertical([Constraint::Min(3), Constraint::Length(2), Constraint::Length(6)]).areas(room);
+        Layout::vertical([Constraint::Min(3), Constraint::Length(2), Constraint::Length(8)]).areas(room);
     let skipped = current.checks.len().saturating_sub(usize::from(checks.height));
     let lines: Vec<Line<'_>> = current.checks[skipped..]
         .iter()

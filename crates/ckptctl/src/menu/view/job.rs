@@ -115,7 +115,10 @@ fn draw_checkpoints(model: &Model, job: &OpenJob, frame: &mut Frame<'_>, area: R
     let headings = ["NO", "AGE", "SIZE", "PAUSE", "WHY", "CHANGED"];
     table(model, frame, list, &headings, &cells, job.checkpoints.selected);
     if let Some(checkpoint) = job.checkpoints.chosen() {
-        let title = format!(" The screen at @{}", checkpoint.number);
+        let mut title = format!(" The screen at @{}", checkpoint.number);
+        if !checkpoint.change.is_empty() {
+            title += &format!("; since the one before: {}", text::plain(&checkpoint.change));
+        }
         heading(frame, Rect { height: 1, ..picture }, &title, model.theme.dim);
         let room = Rect { y: picture.y + 1, height: picture.height.saturating_sub(1), ..picture };
         // Its end matters most where not all fits.
