@@ -63,14 +63,14 @@ pub fn loud(case: &Case) -> Result<()> {
 }
 
 pub fn hundred_ended_jobs(case: &Case) -> Result<()> {
-    hundred_jobs(case, &["/bin/true"])
+    hundred_jobs(case, &["/bin/true"], "ended on local")
 }
 
 pub fn hundred_living_jobs(case: &Case) -> Result<()> {
-    hundred_jobs(case, &["/bin/sleep", "1000"])
+    hundred_jobs(case, &["/bin/sleep", "1000"], "running on local")
 }
 
-fn hundred_jobs(case: &Case, command: &[&str]) -> Result<()> {
+fn hundred_jobs(case: &Case, command: &[&str], state: &str) -> Result<()> {
     let names: Vec<String> = (0..100).map(|number| format!("job{number:03}")).collect();
     for some in names.chunks(8) {
         thread::scope(|scope| {
@@ -84,8 +84,10 @@ fn hundred_jobs(case: &Case, command: &[&str]) -> Result<()> {
     menu.press("/job099")?;
     menu.wait("> job099")?;
     menu.press("\r\r")?;
-    menu.wait("0 checkpoints")?;
+    menu.wait(state)?;
+    menu.wait(" job099 ")?;
     let most = menu.most_memory()?;
+    case.note(&format!("{} MiB", most >> 20));
     ensure!(most < MOST_MEMORY, "the menu took {} MiB", most >> 20);
     menu.quit()
 }
