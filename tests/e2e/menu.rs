@@ -30,6 +30,8 @@ pub fn add(suite: &mut Suite) {
     suite.add("menu::small_terminals", Whos::User, looks::small_terminals);
     suite.add("menu::mouse", Whos::User, looks::mouse);
     suite.add("menu::clicks", Whos::User, looks::clicks);
+    suite.add("menu::last_checkpoint", Whos::User, strain::last_checkpoint);
+    suite.add("menu::resized_while_typing", Whos::User, looks::resized_while_typing);
     suite.add("menu::no_color", Whos::User, looks::no_color);
     suite.add("menu::own_keys", Whos::User, looks::own_keys);
     suite.add("menu::wrong_configuration", Whos::User, looks::wrong_configuration);

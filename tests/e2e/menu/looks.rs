@@ -133,6 +133,20 @@ pub fn clicks(case: &Case) -> Result<()> {
     menu.quit()
 }
 
+/// Keys and other sizes at the same moment: the last size counts.
+pub fn resized_while_typing(case: &Case) -> Result<()> {
+    let mut menu = Menu::open(case, &[])?;
+    menu.answers_keys()?;
+    for round in 0..50 {
+        menu.resize(20, 5)?;
+        menu.wait("This terminal is 20")?;
+        menu.press("????????")?;
+        menu.resize(COLUMNS, ROWS)?;
+        menu.wait("q quit").with_context(|| format!("in round {round}"))?;
+    }
+    menu.quit()
+}
+
 impl Menu {
     /// Clicks where a text is.
     fn click(&mut self, text: &str) -> Result<()> {

@@ -128,3 +128,26 @@ fn is_silent(case: &Case, menu: &mut Menu) -> Result<()> {
     );
     Ok(())
 }
+
+/// What is restored without a choice is what was saved last.
+pub fn last_checkpoint(case: &Case) -> Result<()> {
+    start_job(case, "sim", &["/bin/sleep", "1000"])?;
+    let mut menu = Menu::open(case, &[])?;
+    menu.wait("> sim")?;
+    menu.press("\r")?;
+    menu.wait("running on local")?;
+    for number in 1..=3 {
+        menu.press("c")?;
+        menu.wait(&format!("{number} checkpoint"))?;
+    }
+    menu.press("\t")?;
+    menu.wait("> @3")?;
+    menu.press("\t\t")?;
+    menu.press("sy\r")?;
+    menu.wait(" on local, 3 checkpoints")?;
+    menu.press("R")?;
+    menu.wait("runs again")?;
+    menu.press("L")?;
+    menu.wait("ckptctl restore sim@3")?;
+    menu.quit()
+}

@@ -17,10 +17,11 @@ use std::time::Instant;
 use anyhow::Context;
 use ckpt_transfer::protocol::{MoveOptions, Reply, Request, WindowSize};
 use ckpt_transfer::wire;
-use ratatui::crossterm::event;
+use ratatui::crossterm::event::{self, Event};
+use ratatui::crossterm::terminal;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
-use signal_hook::consts::{SIGHUP, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGTERM, SIGWINCH};
 use signal_hook::iterator::Signals;
 
 use super::effect::{Asker, Effect, Reason};
@@ -71,6 +72,10 @@ impl Worker {
         let sender = self.sender.clone();
         spawn("keys", move || {
             while let Ok(event) = event::read() {
+                // A size that changes in the moment of a key is lost here: the signal tells it.
+                if matches!(event, Event::Resize(..)) {
+                    continue;
+                }
                 if sender.send(Msg::Event(event)).is_err() {
                     return;
                 }
@@ -78,11 +83,19 @@ impl Worker {
             // The terminal is gone.
             let _ = sender.send(Msg::Quit);
         })?;
-        let mut signals = Signals::new([SIGTERM, SIGHUP]).context("the signal handlers cannot be installed")?;
+        let mut signals =
+            Signals::new([SIGTERM, SIGHUP, SIGWINCH]).context("the signal handlers cannot be installed")?;
         let sender = self.sender.clone();
         spawn("signals", move || {
-            if signals.forever().next().is_some() {
-                let _ = sender.send(Msg::Quit);
+            for signal in signals.forever() {
+                let msg = match (signal, terminal::size()) {
+                    (SIGWINCH, Ok((columns, rows))) => Msg::Event(Event::Resize(columns, rows)),
+                    (SIGWINCH, Err(_)) => continue,
+                    _ => Msg::Quit,
+                };
+                if sender.send(msg).is_err() {
+                    return;
+                }
             }
         })?;
         listing::start(self.sender.clone())

@@ -79,7 +79,7 @@ pub fn start(
     }
     let (supervisor, host) = (Arc::clone(supervisor), host.to_owned());
     let moving = move || {
-        let asker = Asker { writer: writer.clone(), answered };
+        let asker = Asker::new(writer.clone(), answered);
         let result = move_it(&supervisor, from, &host, options, asker, (cancel, is_saving));
         {
             let mut state = supervisor.state();
@@ -205,17 +205,30 @@ impl Supervisor {
 }
 
 /// Asks the client that asked for the move.
+#[derive(Clone)]
 struct Asker {
     writer: Writer,
-    answered: Receiver<Option<String>>,
+    answered: Arc<Mutex<Receiver<Option<String>>>>,
+    /// Nobody waits for what it is asked for any more.
+    is_given_up: Arc<AtomicBool>,
+}
+
+impl Asker {
+    fn new(writer: Writer, answered: Receiver<Option<String>>) -> Self {
+        Self { writer, answered: Arc::new(Mutex::new(answered)), is_given_up: Arc::default() }
+    }
 }
 
 impl Prompter for Asker {
     fn ask(&mut self, question: &str, echo: bool) -> Option<String> {
+        let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         // What was answered too late to an earlier question.
-        while self.answered.try_recv().is_ok() {}
+        while answered.try_recv().is_ok() {}
+        if self.is_given_up.load(Ordering::Relaxed) {
+            return None;
+        }
         self.writer.send(&Reply::Ask { question: question.to_owned(), echo }, &[]).ok()?;
-        self.answered.recv_timeout(PATIENCE).ok().flatten()
+        answered.recv_timeout(PATIENCE).ok().flatten()
     }
 }
 
@@ -314,7 +327,7 @@ fn failed(error: &anyhow::Error) -> Failed {
 impl Road<'_> {
     /// A connection to an end's supervisor.
     fn connect(&mut self, side: Side) -> anyhow::Result<(UnixStream, Option<Fate>)> {
-        let Self { supervisor, spots, asker, .. } = self;
+        let Self { supervisor, spots, .. } = self;
         let spot = &mut spots[index(side)];
         if spot.is_local {
             if side == Side::Destination && spot.report.is_none() {
@@ -325,9 +338,8 @@ impl Road<'_> {
             Connection::new(supervisor, theirs)?.start()?;
             return Ok((ours, None));
         }
-        let writer = asker.writer.clone();
-        let mut uploading = |done, total| writer.tell(&Reply::Progress { phase: "ckptctl".to_owned(), done, total });
-        let agent = spot.with(|machine| machine.agent(&[], asker, &mut uploading))?;
+        let agent = self.agent(side)?;
+        let spot = &mut self.spots[index(side)];
         if spot.report.is_none() {
             spot.probe(&agent)?;
         }
@@ -342,6 +354,36 @@ impl Road<'_> {
         }
         spot.was_reached = true;
         Ok((agent.stream, agent.fate))
+    }
+
+    /// Logs in at an end. The first time that can be given up at any moment: then nobody waits for how it ends.
+    fn agent(&self, side: Side) -> anyhow::Result<Agent> {
+        let spot = &self.spots[index(side)];
+        let (machine, mut asker) = (Arc::clone(&spot.machine), self.asker.clone());
+        let mut connect = move || {
+            let writer = asker.writer.clone();
+            let mut uploading =
+                |done, total| writer.tell(&Reply::Progress { phase: "ckptctl".to_owned(), done, total });
+            let mut machine = machine.lock().unwrap_or_else(PoisonError::into_inner);
+            machine.agent(&[], &mut asker, &mut uploading)
+        };
+        if spot.was_reached {
+            return connect();
+        }
+        let (done, result) = mpsc::channel();
+        let connecting = move || drop(done.send(connect()));
+        std::thread::Builder::new().name("login".to_owned()).spawn(connecting).context("no thread could be made")?;
+        loop {
+            match result.recv_timeout(TICK) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) if self.cancel.load(Ordering::Relaxed) => {
+                    self.asker.is_given_up.store(true, Ordering::Relaxed);
+                    return Err(Failure::new(Class::Cancelled, "cancelled").into());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => anyhow::bail!("the login came to no end; try again"),
+            }
+        }
     }
 
     fn listen(&mut self, side: Side, stream: UnixStream, fate: Option<Fate>) -> anyhow::Result<()> {

@@ -33,7 +33,12 @@ pub fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>)
             match result.and_then(|value| History::deserialize(value).map_err(|error| error.to_string())) {
                 Ok(mut history) => {
                     history.checkpoints.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.number));
+                    // Who looks at the newest looks at the new one then.
+                    let is_newest = open.checkpoints.selected == 0;
                     open.checkpoints.replace(history.checkpoints);
+                    if is_newest {
+                        open.checkpoints.selected = 0;
+                    }
                     open.schedule = history.schedule;
                 }
                 Err(error) => model.tell(error, true),

@@ -117,7 +117,7 @@ fn draw_checkpoints(model: &Model, job: &OpenJob, frame: &mut Frame<'_>, area: R
     if let Some(checkpoint) = job.checkpoints.chosen() {
         let mut title = format!(" The screen at @{}", checkpoint.number);
         if !checkpoint.change.is_empty() {
-            title += &format!("; since the one before: {}", text::plain(&checkpoint.change));
+            title = format!("{title}; since the one before: {}", text::plain(&checkpoint.change));
         }
         heading(frame, Rect { height: 1, ..picture }, &title, model.theme.dim);
         let room = Rect { y: picture.y + 1, height: picture.height.saturating_sub(1), ..picture };
