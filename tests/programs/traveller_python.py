@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """As traveller.c, in Python with two threads: `traveller_python MARK [library=DIRECTORY]`. On every machine it imports a module more from its
 own directory, and one from the library."""
+import ctypes
 import importlib
 import os
 import select
@@ -10,8 +11,10 @@ import termios
 import threading
 import time
 
+PR_SET_NAME = 15
 LIBRARY = [word.partition("=")[2] for word in sys.argv if word.startswith("library=")]
 sys.path += [os.getcwd() + "/modules"] + LIBRARY
+libc = ctypes.CDLL(None)
 leave = threading.Event()
 status = 0
 lock = threading.Lock()
@@ -71,8 +74,8 @@ big = {i: str(i) * 3 for i in range(20000)}
 since = time.monotonic()
 while not leave.is_set() and time.monotonic() < since + 300:
     number += 1
-    with open("/proc/self/comm", "w") as comm:
-        comm.write(f"n{number}")
+    # Not by /proc/self/comm: a program that has that open is refused.
+    libc.prctl(PR_SET_NAME, f"n{number}".encode(), 0, 0, 0)
     if os.uname().nodename != host:
         host = os.uname().nodename
         imports_module(f"later{moves}")
