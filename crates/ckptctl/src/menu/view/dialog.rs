@@ -136,12 +136,24 @@ fn line(model: &Model, title: &str, typed: &Input, field: &Field, frame: &mut Fr
     typed_line(model, frame, entry, typed, echo);
 }
 
+/// Checks before a move, lines of its bar with one above and below, and lines for how it has ended.
+const USUAL: u16 = 6;
+const BAR: u16 = 3;
+const BELOW: u16 = 6;
+
 fn draw_move(model: &Model, current: &Move, frame: &mut Frame<'_>) {
     let theme = model.theme;
     let title = format!(" Moving {} to {} ", text::plain(&current.job), text::plain(&current.host));
-    let room = window(model, frame, &title, 76, 20);
-    let [checks, bar, below] =
-        Layout::vertical([Constraint::Min(3), Constraint::Length(2), Constraint::Length(8)]).areas(room);
+    let checks = u16::try_from(current.checks.len()).unwrap_or(u16::MAX);
+    // As large from the first moment on as it is with the usual checks.
+    let room = window(model, frame, &title, 76, checks.max(USUAL).saturating_add(BAR + BELOW + 2));
+    // The end of it must be seen whole; of many checks the last.
+    let rows = [
+        Constraint::Length(checks.min(room.height.saturating_sub(BAR + BELOW))),
+        Constraint::Length(BAR),
+        Constraint::Min(BELOW),
+    ];
+    let [checks, bar, below] = Layout::vertical(rows).areas(room);
     let skipped = current.checks.len().saturating_sub(usize::from(checks.height));
     let lines: Vec<Line<'_>> = current.checks[skipped..]
         .iter()
@@ -173,7 +185,7 @@ fn draw_progress(model: &Model, frame: &mut Frame<'_>, area: Rect, (phase, done,
     let speed = if rate > 1.0 { format!(", {}/s", text::size(round(rate))) } else { String::new() };
     let label = format!("{phase}: {} of {}{speed}{left}", text::size(done), text::size(total));
     let gauge = Gauge::default().ratio(ratio).label(label).gauge_style(model.theme.accent);
-    frame.render_widget(gauge, Rect { height: 1, ..area });
+    frame.render_widget(gauge, Rect { y: area.y + 1, height: 1, ..area });
 }
 
 /// A rate as a whole number.

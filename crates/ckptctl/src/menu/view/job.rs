@@ -75,7 +75,7 @@ fn draw_terminal(model: &Model, job: &OpenJob, frame: &mut Frame<'_>, area: Rect
         }
     }
     if screen.scrollback() > 0 {
-        let told = format!(" {} lines back ", screen.scrollback());
+        let told = format!(" {} back ", text::count(screen.scrollback(), "line", "lines"));
         let width = u16::try_from(told.len()).unwrap_or(area.width).min(area.width);
         let place = Rect { x: area.right() - width, width, height: 1, ..area };
         frame.render_widget(Span::styled(told, model.theme.selected), place);
