@@ -32,6 +32,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("migrate::connected_socket", Whos::Both, connected_socket);
     suite.add("migrate::device", Whos::Both, device);
     suite.add("migrate::copying_goes_on", Whos::User, copying_goes_on);
+    suite.add("migrate::what_has_grown", Whos::User, what_has_grown);
     suite.add("migrate::no_room_for_files", Whos::User, no_room_for_files);
     suite.add("migrate::saved_before_each_move", Whos::User, saved_before_each_move);
     suite.add("migrate::checkpoint_is_cancelled", Whos::User, checkpoint_is_cancelled);
@@ -295,6 +296,27 @@ fn copying_goes_on(case: &Case) -> Result<()> {
     ensure!((SIZE / 4..SIZE * 3 / 4).contains(&copied), "{report}");
     journey.press("quit 0\n")?;
     journey.ended(Ending::Exited(0)).map(drop)
+}
+
+/// Of a file that has only grown since the move began, what is new is sent; of one that is not what it was, all.
+fn what_has_grown(case: &Case) -> Result<()> {
+    const LARGE: u64 = 8 << 20;
+    let network = Network::make(case)?;
+    network.introduce(case)?;
+    for (job, output, most) in [("grows", "output=grows", LARGE * 3 / 2), ("anew", "output=anew", LARGE * 3)] {
+        let journey = Journey::start_as(case, &network, job, ("traveller", &[output]))?;
+        for host in ["alpha", "local", "beta", "local"] {
+            let report = journey.migrate(host)?;
+            let sent = report["file_bytes"].as_u64().context("no file_bytes")?;
+            ensure!(sent < most, "{sent} bytes of files went to {host}: {report}");
+        }
+        let transcript = journey.end("quit 0\n", Ending::Exited(0))?;
+        ensure!(transcript.others == ["as expected"], "{:?}", transcript.others);
+        // It is home, with its last line.
+        let end = fs::metadata(case.path(format!("{job}/large")))?.len();
+        ensure!(end == LARGE + 4096 * u64::try_from(transcript.lines.len())?, "{end}, {}", transcript.lines.len());
+    }
+    Ok(())
 }
 
 /// The disk there has room for ckptctl, and none for the program's files.

@@ -1,5 +1,5 @@
 // Counts while it is moved from machine to machine, and looks at everything that must go on as it was: `traveller MARK [threads=N] [period=MS]
-// [memory=MIB] [port=N] [device=PATH]`. Every thread prints `NAME NUMBER HOST MILLISECONDS`; the first also keeps its number in its name
+// [memory=MIB] [port=N] [device=PATH] [output=grows|anew]`. Every thread prints `NAME NUMBER HOST MILLISECONDS`; the first also keeps its number in its name
 // (seen by `ps`), writes the same lines to the file `trail`, and reads the file `input` in small steps. What is typed: `quit N`, `die N` (by a
 // signal), `deaf` (reads nothing more until it is on another machine), anything else is repeated.
 #include <netinet/in.h>
@@ -104,6 +104,32 @@ static void obey(char *line, char *deaf_on, const char *host) {
     }
 }
 
+// A file of 8 MiB that grows with every number; or also has another beginning every time.
+enum { LARGE = 8 << 20, BEGINNING = 256 << 10, MORE = 4096 };
+static char beginning[BEGINNING];
+
+static void write_output(int fd, unsigned long number, int is_anew) {
+    off_t end = lseek(fd, 0, SEEK_END);
+    check(end == LARGE + (off_t)(number - 1) * MORE, "%ld bytes at %lu", (long)end, number);
+    check(pread(fd, beginning, BEGINNING, 0) == BEGINNING, "%s", strerror(errno));
+    check(is_filled(beginning, BEGINNING, is_anew ? number - 1 : 0), "another beginning at %lu", number);
+    if (is_anew) {
+        fill(beginning, BEGINNING, number);
+        check(pwrite(fd, beginning, BEGINNING, 0) == BEGINNING, "%s", strerror(errno));
+    }
+    check(pwrite(fd, beginning, MORE, end) == MORE, "%s", strerror(errno));
+}
+
+static int begin_output(void) {
+    int fd = open("large", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    need(fd >= 0);
+    for (unsigned long i = 0; i < LARGE / BEGINNING; i++) {
+        fill(beginning, BEGINNING, i);
+        need(write(fd, beginning, BEGINNING) == BEGINNING);
+    }
+    return fd;
+}
+
 static const char *option(char **argv, const char *name, const char *otherwise) {
     size_t length = strlen(name);
     for (; *argv; argv++)
@@ -126,6 +152,8 @@ int main(int argc, char **argv) {
     if (*option(argv, "port", "")) peer = connected(option(argv, "port", ""));
     if (*option(argv, "device", "")) need(open(option(argv, "device", ""), O_RDWR | O_CLOEXEC) >= 0);
     need(threads >= 1 && threads <= MOST_THREADS);
+    const char *writes = option(argv, "output", "");
+    int output = *writes ? begin_output() : -1;
     char *memory = anon(size), directory[4000], line[512], deaf_on[65] = "", seen_on[65] = "";
     fill(memory, size, 1);
     need(getcwd(directory, sizeof directory));
@@ -158,6 +186,7 @@ int main(int argc, char **argv) {
         printf("a %lu %s %ld\n", number, host.nodename, clock);
         dprintf(trail, "a %lu %s %ld\n", number, host.nodename, clock);
         read_input(input, number, directory);
+        if (output >= 0) write_output(output, number, is(writes, "anew"));
         char byte;
         if (peer >= 0 && recv(peer, &byte, 1, MSG_DONTWAIT) != 1 && errno != EAGAIN) {
             printf("typed: %s\n", strerror(errno));

@@ -45,6 +45,14 @@ pub enum Request {
         /// Its size in bytes.
         size: u64,
     },
+    /// These contents may begin as those do that are there already: so much of them need not be sent. If that is wrong they are
+    /// found to be damaged when they have come → [`Reply::Done`], also when nothing was done.
+    Grown {
+        /// The hash of what is wanted.
+        hash: String,
+        /// The hash of what is there.
+        from: String,
+    },
     /// A part of what was announced: the body.
     Chunk,
     /// Gives a file's bytes from an offset to its end → [`Reply::Chunk`]s, then [`Reply::Done`].

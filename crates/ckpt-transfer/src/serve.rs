@@ -32,7 +32,7 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ServeE
     move |source| ServeError::Files(FilesError::Io { what, path, source })
 }
 
-/// Answers one of [`Request::Lacking`], [`Request::Has`], [`Request::Put`] and [`Request::Read`]; false for any other.
+/// Answers one of [`Request::Lacking`], [`Request::Grown`], [`Request::Has`], [`Request::Put`] and [`Request::Read`]; false for any other.
 ///
 /// # Errors
 /// What is to be told to the other side. After a [`Request::Put`] that failed nothing more of the stream is understood: close it.
@@ -51,6 +51,10 @@ pub fn serve(request: &Request, stream: &mut (impl Read + Write), store: &Store)
                 }
             }
             wire::send(stream, &Reply::Stored, &[])?;
+        }
+        Request::Grown { hash, from } => {
+            store.grow(hash, from)?;
+            wire::send(stream, &Reply::Done, &[])?;
         }
         Request::Has { target, size } => {
             let files = match target {

@@ -168,6 +168,28 @@ impl Store {
         Incoming::open(place, &partial, hash, Extent { size, offset }, 0o555)
     }
 
+    /// Begins contents with those that they have grown from, if these are here and nothing of the others is. Only a short cut:
+    /// without room for it nothing is begun.
+    ///
+    /// # Errors
+    /// [`StoreError::NoHash`].
+    pub fn grow(&self, hash: &str, from: &str) -> Result<(), StoreError> {
+        let (partial, found) = (self.partial(hash)?, self.find(from)?);
+        let Some(before) = found.filter(|_| !partial.exists()) else { return Ok(()) };
+        let begin = || -> io::Result<()> {
+            make_directory(partial.parent().unwrap_or(&self.root)).map_err(io::Error::other)?;
+            let directory = partial.parent().unwrap_or(&self.root);
+            let mut copy = tempfile::NamedTempFile::new_in(directory)?;
+            // In the kernel, and without a copy where the file system shares blocks (copy_file_range).
+            io::copy(&mut File::open(before)?, copy.as_file_mut())?;
+            copy.persist_noclobber(&partial)?;
+            Ok(())
+        };
+        // All of it is sent then.
+        let _ = begin();
+        Ok(())
+    }
+
     /// Takes in a file of this machine.
     ///
     /// # Errors
@@ -379,6 +401,33 @@ mod tests {
         assert_eq!(store.find(&hash).unwrap(), Some(place.clone()));
         assert_eq!(fs::read(&place).unwrap(), b"hello world");
         assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o555);
+    }
+
+    #[test]
+    fn what_has_grown_is_begun_with_what_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::at(directory.path().to_path_buf());
+        let (before, after) = (hash(b"hello"), hash(b"hello world"));
+        store.grow(&after, &before).unwrap();
+        assert_eq!(store.partial_size(&after).unwrap(), 0, "what it was is not here");
+        let mut incoming = store.receive(&before, 5, 0).unwrap();
+        incoming.write(b"hello").unwrap();
+        incoming.finish().unwrap();
+        store.grow(&after, &before).unwrap();
+        assert_eq!(store.partial_size(&after).unwrap(), 5);
+        let mut incoming = store.receive(&after, 11, 5).unwrap();
+        incoming.write(b" world").unwrap();
+        // What has come in part already is not begun again.
+        store.grow(&after, &before).unwrap();
+        assert_eq!(fs::read(incoming.finish().unwrap()).unwrap(), b"hello world");
+        assert_eq!(fs::read(store.find(&before).unwrap().unwrap()).unwrap(), b"hello");
+        // One that was written anew is found out.
+        let other = hash(b"HELLO world");
+        store.grow(&other, &before).unwrap();
+        let mut incoming = store.receive(&other, 11, 5).unwrap();
+        incoming.write(b" world").unwrap();
+        assert!(matches!(incoming.finish(), Err(StoreError::Damaged { .. })));
+        assert_eq!(store.partial_size(&other).unwrap(), 0);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Files go from the source to the destination, through the mover.
 
 use super::{Ends, Fault, Mover, Side};
-use crate::protocol::{FileEntry, FileRole, Reply, Request, Target};
+use crate::protocol::{FileEntry, FileRole, FilesPolicy, Reply, Request, Target};
 use crate::wire::MOST_BODY;
 
 /// How much of a file may be on its way from the source that the destination does not want any more.
 const MOST_AHEAD: u64 = 64 << 20;
+
+/// A file that was smaller is sent again as a whole.
+const WORTH_IT: u64 = 64 << 10;
 
 impl<E: Ends> Mover<'_, E> {
     /// Which of these contents the destination lacks.
@@ -16,6 +19,20 @@ impl<E: Ends> Mover<'_, E> {
             Reply::Lacking { files } => Ok(files),
             other => Err(other),
         })
+    }
+
+    /// Says of files that are larger than they were before that they may only have grown: the destination has what they were.
+    pub(super) fn tell_grown(&mut self, files: &[FileEntry], before: &[FileEntry]) -> Result<(), Fault> {
+        if self.plan.options.files != FilesPolicy::Carry {
+            return Ok(());
+        }
+        for file in files {
+            let was = before.iter().find(|was| was.path == file.path && (WORTH_IT..file.size).contains(&was.size));
+            let (Some(hash), Some(from)) = (&file.hash, was.and_then(|was| was.hash.as_ref())) else { continue };
+            self.say(Side::Destination, &Request::Grown { hash: hash.clone(), from: from.clone() });
+            self.expect(Side::Destination, None, |reply| if reply == Reply::Done { Ok(()) } else { Err(reply) })?;
+        }
+        Ok(())
     }
 
     /// Copies contents from the source into the destination's store: index into `files`, and how many bytes are there. As long
@@ -31,16 +48,15 @@ impl<E: Ends> Mover<'_, E> {
             };
             let mut stored = self.put(file, there, &mut tell);
             if there > 0 && matches!(stored, Err(Fault::Failed(Side::Destination, _))) {
-                // Another move may have finished or dropped what was there of it.
-                self.again(Side::Destination)?;
-                stored = match self.lacking(std::slice::from_ref(file))?.first() {
+                // It was not the beginning, or another move has finished or dropped what was there of it.
+                stored = match self.still_lacking(file)?.first() {
                     Some((_, there)) => self.put(file, *there, &mut tell),
                     None => Ok(()),
                 };
             }
             match stored {
                 Err(Fault::Failed(Side::Destination, _)) if !is_frozen && file.role != FileRole::Code => {
-                    self.again(Side::Destination)?;
+                    self.still_lacking(file)?;
                 }
                 stored => stored?,
             }
@@ -48,10 +64,18 @@ impl<E: Ends> Mover<'_, E> {
         Ok(())
     }
 
-    /// Connects to an end again: after a copy that failed it understands nothing more.
-    fn again(&mut self, side: Side) -> Result<(), Fault> {
-        self.early.retain(|(from, ..)| *from != side);
-        self.ends.reach(side).map_err(|failed| Fault::Failed(side, failed))
+    /// What is lacking of a file whose copy has failed. Unless all of it came the destination has closed the connection, since
+    /// it understands nothing more: then it is reached again.
+    fn still_lacking(&mut self, file: &FileEntry) -> Result<Vec<(usize, u64)>, Fault> {
+        let side = Side::Destination;
+        match self.lacking(std::slice::from_ref(file)) {
+            Err(Fault::Lost(Side::Destination, _)) => {
+                self.early.retain(|(from, ..)| *from != side);
+                self.ends.reach(side).map_err(|failed| Fault::Failed(side, failed))?;
+                self.lacking(std::slice::from_ref(file))
+            }
+            lacking => lacking,
+        }
     }
 
     /// Copies one file.

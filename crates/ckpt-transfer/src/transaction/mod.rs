@@ -356,6 +356,7 @@ impl<'a, E: Ends> Frozen<'a, E> {
         let is_known = |file: &FileEntry| self.known.iter().any(|known| known == file);
         let changed: Vec<FileEntry> = self.files.iter().filter(|file| !is_known(file)).cloned().collect();
         if !changed.is_empty() {
+            self.mover.tell_grown(&changed, &self.known)?;
             let lacking = self.mover.lacking(&changed)?;
             self.mover.copy(&changed, &lacking, true)?;
         }

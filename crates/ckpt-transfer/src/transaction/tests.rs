@@ -228,6 +228,7 @@ impl World {
             (Side::Destination, Request::Lacking { files, .. }) => {
                 vec![Reply::Lacking { files: if files.is_empty() { Vec::new() } else { vec![(0, 0)] } }]
             }
+            (Side::Destination, Request::Grown { .. }) => vec![Reply::Done],
             (Side::Destination, Request::Put { size, .. }) => {
                 self.put = Some(*size);
                 self.got.clear();

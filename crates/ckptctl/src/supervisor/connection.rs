@@ -184,7 +184,9 @@ impl Connection {
                 self.supervisor.schedule(every, keep, before_move)?;
                 self.writer.send(&Reply::Done, &[])?;
             }
-            Request::Lacking { .. } | Request::Put { .. } | Request::Read { .. } => self.serve_files(request)?,
+            Request::Lacking { .. } | Request::Grown { .. } | Request::Put { .. } | Request::Read { .. } => {
+                self.serve_files(request)?;
+            }
             Request::Survey { policy, with, tcp_close } => {
                 let survey = depart::survey(&self.supervisor, policy, &with, tcp_close)?;
                 self.writer.send(&Reply::Survey(Box::new(survey)), &[])?;

@@ -242,6 +242,8 @@ struct Spot {
     report: Option<MachineReport>,
     clock: Option<(f64, f64)>,
     was_reached: bool,
+    /// The program has begun to arrive there.
+    is_arriving: bool,
 }
 
 impl Spot {
@@ -254,6 +256,7 @@ impl Spot {
             report: None,
             clock: None,
             was_reached: false,
+            is_arriving: false,
         })
     }
 
@@ -343,7 +346,8 @@ impl Road<'_> {
         if spot.report.is_none() {
             spot.probe(&agent)?;
         }
-        let create = side == Side::Destination && !spot.was_reached;
+        // As long as nothing has arrived there, what was made there for it goes when its connection does.
+        let create = side == Side::Destination && !spot.is_arriving;
         match agent.ask(&Request::Join { job: spot.job.clone(), create })? {
             Reply::Joined { job, version } if version == ckpt_transfer::protocol::VERSION => spot.job = job,
             Reply::Joined { .. } => {
@@ -521,6 +525,7 @@ impl Ends for Road<'_> {
     }
 
     fn say(&mut self, side: Side, request: &Request, body: &[u8]) {
+        self.spots[index(side)].is_arriving |= matches!(request, Request::Arrive(_));
         let Some(line) = &self.lines[index(side)] else { return };
         let mut writer = line.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if wire::send(&mut *writer, request, body).is_err() {
