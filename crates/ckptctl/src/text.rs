@@ -115,6 +115,34 @@ pub fn table(headings: &[&str], right: &[bool], rows: &[Vec<String>]) -> String 
     out
 }
 
+/// The lines of a text that are at most so wide, broken between words where that is possible.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length <= width {
+            used += 1 + length;
+            lines.last_mut().into_iter().for_each(|line| line.extend([" ", word]));
+            continue;
+        }
+        if used > 0 {
+            lines.push(String::new());
+        }
+        used = 0;
+        for c in word.chars() {
+            if used == width {
+                lines.push(String::new());
+                used = 0;
+            }
+            used += 1;
+            lines.last_mut().into_iter().for_each(|line| line.push(c));
+        }
+    }
+    lines
+}
+
 /// A moment in UTC, from nanoseconds since 1970; as far as there is a calendar.
 pub fn moment(nanoseconds: i64) -> String {
     let moment = Timestamp::from_nanosecond(nanoseconds.into()).unwrap_or(Timestamp::MAX);
@@ -140,6 +168,13 @@ mod tests {
         assert_eq!(size(200 << 20), "200 MiB");
         assert_eq!(size((200 << 20) + (1 << 19)), "200 MiB");
         assert_eq!(size(u64::MAX), "15.9 EiB");
+    }
+
+    #[test]
+    fn text_is_broken_between_words() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("a/long/path b", 4), ["a/lo", "ng/p", "ath", "b"]);
+        assert_eq!(wrap("", 4), [""]);
     }
 
     #[test]

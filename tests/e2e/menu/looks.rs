@@ -78,12 +78,12 @@ pub fn mouse(case: &Case) -> Result<()> {
     menu.press("\r")?;
     menu.wait("ended on local")?;
     menu.wait_until("its last lines", |lines| lines.iter().any(|line| line == "200"))?;
-    for lines_back in 1..=5 {
+    for told in ["1 line back", "2 lines back", "3 lines back"] {
         menu.wheel(true)?;
-        menu.wait(&format!("{lines_back} lines back"))?;
+        menu.wait(told)?;
     }
     menu.wait_until("it went up", |lines| !lines.iter().any(|line| line == "200"))?;
-    for _ in 1..=5 {
+    for _ in 1..=3 {
         menu.wheel(false)?;
     }
     menu.wait_gone("lines back")?;

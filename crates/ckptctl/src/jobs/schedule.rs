@@ -45,6 +45,13 @@ impl Schedule {
         every.into_iter().chain(before_move).collect::<Vec<_>>().join(" and ")
     }
 
+    /// The options that set it.
+    pub fn options(&self) -> String {
+        let every = self.every.map(|every| format!("--every {every}s "));
+        let before_move = if self.before_move { " --before-move" } else { "" };
+        format!("{}--keep {}{before_move}", every.unwrap_or_default(), self.keep)
+    }
+
     /// What ends the checkpoints before moves, and only these.
     pub fn without_moves(&self, job: &str) -> String {
         let job = text::quoted(job);

@@ -24,8 +24,12 @@ pub enum Effect {
         words: Vec<String>,
         /// Where it is given.
         directory: PathBuf,
+        /// The source.
+        source: PathBuf,
         /// The program to come.
         program: PathBuf,
+        /// Not if that is newer than its source.
+        unless_newer: bool,
     },
     /// Save a job into its history.
     Save {
@@ -63,8 +67,11 @@ pub enum Effect {
         /// What was typed; `None`: nothing.
         answer: Option<String>,
     },
-    /// Give the move up.
-    CancelMove,
+    /// Give a move up.
+    CancelMove {
+        /// The job.
+        job: String,
+    },
     /// List a directory.
     List(PathBuf),
     /// Show the beginning of a file.
@@ -76,10 +83,17 @@ pub enum Effect {
         /// Its process.
         pid: i32,
     },
+    /// Read when a job is saved by itself.
+    Schedule {
+        /// The job.
+        job: String,
+    },
     /// Read the hosts file.
     Hosts,
     /// Try the connections to hosts, a few at a time.
     Try(Vec<String>),
+    /// Take the terminal again and draw everything.
+    Redraw,
     /// Leave the menu.
     Quit,
 }
@@ -133,8 +147,8 @@ pub enum Reason {
 /// Who asks the user something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asker {
-    /// The move.
-    Move,
+    /// The move of a job.
+    Move(String),
     /// The trial of a host.
     Trial(String),
 }

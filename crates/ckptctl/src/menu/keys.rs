@@ -160,7 +160,7 @@ pub const COMMANDS: &[Command] = &[
         "Try the connections to all hosts that are shown",
         &[Hosts],
     ),
-    command(Action::AddHost, "add-host", &["a"], "add", "Add a host to the hosts file", &[Hosts]),
+    command(Action::AddHost, "add-host", &["a"], "add", "Add a host to the hosts file", &[Hosts, Choose]),
     command(Action::EditHost, "edit-host", &["e"], "edit", "Change a host in the hosts file", &[Hosts]),
     command(
         Action::New,

@@ -25,7 +25,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ratatui::crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture};
 use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
 
+use effect::Effect;
 #[cfg(test)]
 pub use keys::COMMANDS;
 pub use keys::Keymap;
@@ -58,6 +60,7 @@ pub fn menu(config: &Config, read_only: bool) -> anyhow::Result<i32> {
     let keymap = config.keymap().unwrap_or_default();
     let mut model = Model::new(theme, keymap, read_only, directory);
     model.detach_key = config.detach_key;
+    model.home = std::env::home_dir();
 
     // The terminal is given back on every way out: at the end, by a signal, and by a panic, before ratatui's hook does its part.
     let mut terminal = ratatui::try_init().context("the terminal cannot be used")?;
@@ -66,12 +69,20 @@ pub fn menu(config: &Config, read_only: bool) -> anyhow::Result<i32> {
         switch_off();
         next(panic);
     }));
-    let result = execute!(std::io::stdout(), EnableMouseCapture, EnableBracketedPaste)
-        .context("the terminal cannot be used")
-        .and_then(|()| show(&mut terminal, &mut model));
+    let result = switch_on(false).and_then(|()| show(&mut terminal, &mut model));
     switch_off();
     ratatui::restore();
     result.map(|()| 0)
+}
+
+/// The terminal sends the mouse and pastes; `again` when somebody else may have used it meanwhile.
+fn switch_on(again: bool) -> anyhow::Result<()> {
+    const FAILED: &str = "the terminal cannot be used";
+    if again {
+        enable_raw_mode().context(FAILED)?;
+        execute!(std::io::stdout(), EnterAlternateScreen).context(FAILED)?;
+    }
+    execute!(std::io::stdout(), EnableMouseCapture, EnableBracketedPaste).context(FAILED)
 }
 
 /// The terminal sends keys alone again. One that is gone needs nothing.
@@ -107,10 +118,14 @@ fn show(terminal: &mut ratatui::DefaultTerminal, model: &mut Model) -> anyhow::R
         while let Some(msg) = came.pop_front() {
             is_changed = true;
             for effect in update(model, msg) {
-                if effect == effect::Effect::Quit {
-                    return Ok(());
+                match effect {
+                    Effect::Quit => return Ok(()),
+                    Effect::Redraw => {
+                        switch_on(true)?;
+                        terminal.clear().context("the terminal cannot be drawn on")?;
+                    }
+                    effect => came.extend(worker.work(effect)),
                 }
-                came.extend(worker.work(effect));
             }
         }
     }

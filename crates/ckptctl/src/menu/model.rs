@@ -39,6 +39,10 @@ pub struct Model {
     pub hosts: List<HostRow>,
     /// The making of a new job.
     pub new: NewJob,
+    /// The directory that the menu was started in.
+    pub started_in: PathBuf,
+    /// The user's home directory.
+    pub home: Option<PathBuf>,
     /// What was done, and what went wrong.
     pub log: Vec<LogLine>,
     /// Whether that is shown.
@@ -47,6 +51,10 @@ pub struct Model {
     pub notice: Option<Notice>,
     /// Verbs under way.
     pub acts: Vec<Running>,
+    /// Moves under way, and one that is over and still shown.
+    pub moves: Vec<Move>,
+    /// The options of a verb that were typed last: they are asked for again when they are wrong.
+    pub options: Option<(String, Field, String)>,
 }
 
 /// The screens.
@@ -294,8 +302,10 @@ pub struct NewJob {
 /// A file in the picker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileRow {
-    /// Its name.
+    /// Its name, for people.
     pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
     /// What it is.
     pub kind: FileKind,
     /// Its size.
@@ -327,6 +337,8 @@ impl Named for FileRow {
 pub struct Build {
     /// The source.
     pub source: PathBuf,
+    /// The compiler's flags, as typed.
+    pub flags: String,
     /// Whether the program is run when it is built.
     pub then_run: bool,
     /// How it went.
@@ -385,8 +397,11 @@ pub enum Layer {
         /// The job.
         job: String,
     },
-    /// A move under way or done.
-    Move(Move),
+    /// A move, under way or done.
+    Move {
+        /// The job.
+        job: String,
+    },
 }
 
 /// What a typed line is for.
@@ -486,6 +501,8 @@ impl Model {
             job: None,
             attachments: 0,
             hosts: List::default(),
+            started_in: directory.clone(),
+            home: None,
             new: NewJob {
                 directory,
                 files: List::default(),
@@ -502,6 +519,8 @@ impl Model {
             shows_log: false,
             notice: None,
             acts: Vec::new(),
+            moves: Vec::new(),
+            options: None,
         }
     }
 

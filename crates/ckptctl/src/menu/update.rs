@@ -18,6 +18,8 @@ use tui_input::Input;
 use super::effect::{Asker, Effect, Reason};
 use super::model::{Complaint, Field, FileRow, HostRow, Layer, Model, Screen};
 
+use crate::jobs::Schedule;
+
 pub use input::palette;
 pub use moves::where_is;
 
@@ -55,14 +57,18 @@ pub enum Msg {
     Fact(String, String, String),
     /// The end of a host's trial: all that was found, as `hosts test --json` tells it.
     Tried(String, Value),
-    /// A check before a move.
-    Check(String, String, bool),
-    /// How far a move is: phase, bytes, total, and when, in milliseconds.
-    Progress(String, u64, u64, u64),
+    /// When a job is saved by itself.
+    Schedule(String, Option<Schedule>),
+    /// A check before a job's move.
+    Check(String, (String, String, bool)),
+    /// How far a job's move is: phase, bytes, total, and when, in milliseconds.
+    Progress(String, (String, u64, u64), u64),
     /// A question; may the answer be seen?
     Ask(Asker, String, bool),
-    /// The end of a move.
-    Moved(Result<Box<MoveReport>, String>),
+    /// The end of a job's move.
+    Moved(String, Result<Box<MoveReport>, String>),
+    /// The menu was stopped, and goes on: the terminal may be in any state.
+    Continued,
     /// The terminal is gone, or somebody asked for the end.
     Quit,
 }
@@ -109,10 +115,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
         Msg::Built(program, result) => answers::built(model, &program, result),
         Msg::Did { reason, result } => answers::on_did(model, &reason, result),
         Msg::Listed(directory, result) => new::on_listed(model, directory, result),
-        Msg::Previewed(path, lines) => {
-            model.new.preview = Some((path, lines));
-            Vec::new()
-        }
+        Msg::Previewed(path, lines) => new::on_previewed(model, path, lines),
         Msg::Held(name, held) => {
             if let Some(job) = model.job.as_mut().filter(|job| job.name == name) {
                 job.holds = Some(held);
@@ -122,15 +125,16 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
         Msg::Hosts(result) => hosts::on_hosts(model, result),
         Msg::Fact(host, what, found) => hosts::on_fact(model, &host, (what, found)),
         Msg::Tried(host, found) => hosts::on_tried(model, &host, &found),
-        Msg::Check(what, found, ok) => {
-            if let Some(current) = moves::moving(model) {
-                current.checks.push((what, found, ok));
+        Msg::Schedule(job, schedule) => commands::ask_schedule(model, &job, schedule),
+        Msg::Check(job, check) => {
+            if let Some(current) = moves::moving(model, &job) {
+                current.checks.push(check);
             }
             Vec::new()
         }
-        Msg::Progress(phase, done, total, at) => {
-            if let Some(current) = moves::moving(model) {
-                current.advance(phase, done, total, at);
+        Msg::Progress(job, progress, at) => {
+            if let Some(current) = moves::moving(model, &job) {
+                current.advance(progress, at);
             }
             Vec::new()
         }
@@ -139,7 +143,8 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             model.layers.push(Layer::Line { title, typed: Input::default(), field });
             Vec::new()
         }
-        Msg::Moved(result) => moves::on_moved(model, result),
+        Msg::Moved(job, result) => moves::on_moved(model, &job, result),
+        Msg::Continued => vec![Effect::Redraw],
         Msg::Quit => vec![Effect::Quit],
     }
 }
@@ -159,6 +164,11 @@ fn on_jobs(model: &mut Model, jobs: Vec<JobStatus>) -> Vec<Effect> {
         return commands::go_new(model);
     }
     let now = model.current_job().map(|job| (job.checkpoints, job.state));
+    if let (Some(job), Screen::Job, Some(_), None) = (&model.job, model.screen, before, now) {
+        let gone = format!("the job {} was removed", job.name);
+        model.tell(gone, false);
+        return commands::go_jobs(model);
+    }
     match (&model.job, model.screen) {
         // A checkpoint that somebody else made, a job that was restored: what is shown of it is read again.
         (Some(job), Screen::Job) if before.is_some() && before != now => {

@@ -21,7 +21,7 @@ use ratatui::crossterm::event::{self, Event};
 use ratatui::crossterm::terminal;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
-use signal_hook::consts::{SIGHUP, SIGTERM, SIGWINCH};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::Signals;
 
 use super::effect::{Asker, Effect, Reason};
@@ -40,8 +40,8 @@ pub struct Worker {
     sender: SyncSender<Msg>,
     /// The connection to the open job's supervisor.
     attached: Option<UnixStream>,
-    /// The connection over which a move was asked for.
-    moving: Option<UnixStream>,
+    /// The connections over which moves were asked for, by their jobs.
+    moving: HashMap<String, UnixStream>,
     /// What is under way, and how to give it up.
     acts: Arc<Mutex<Vec<(Reason, Handle)>>>,
     /// Trials that wait for an answer, by their hosts.
@@ -60,7 +60,7 @@ enum Handle {
 impl Worker {
     /// One that sends to the menu's loop, which never sends itself: it waits when that has much to do.
     pub fn new(sender: SyncSender<Msg>) -> Self {
-        let (attached, moving, acts, asking) = (None, None, Arc::default(), Arc::default());
+        let (attached, moving, acts, asking) = (None, HashMap::new(), Arc::default(), Arc::default());
         Self { sender, attached, moving, acts, asking, started: Instant::now() }
     }
 
@@ -83,14 +83,15 @@ impl Worker {
             // The terminal is gone.
             let _ = sender.send(Msg::Quit);
         })?;
-        let mut signals =
-            Signals::new([SIGTERM, SIGHUP, SIGWINCH]).context("the signal handlers cannot be installed")?;
+        let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGWINCH, SIGCONT])
+            .context("the signal handlers cannot be installed")?;
         let sender = self.sender.clone();
         spawn("signals", move || {
             for signal in signals.forever() {
                 let msg = match (signal, terminal::size()) {
                     (SIGWINCH, Ok((columns, rows))) => Msg::Event(Event::Resize(columns, rows)),
                     (SIGWINCH, Err(_)) => continue,
+                    (SIGCONT, _) => Msg::Continued,
                     _ => Msg::Quit,
                 };
                 if sender.send(msg).is_err() {
@@ -118,9 +119,12 @@ impl Worker {
                     tell(Msg::Did { reason, result });
                 })
             }
-            Effect::Build { words, directory, program } => {
+            Effect::Build { words, directory, source, program, unless_newer } => {
                 let acts = Arc::clone(&self.acts);
                 spawn("build", move || {
+                    if unless_newer && is_newer(&program, &source) {
+                        return tell(Msg::Built(program, Ok(())));
+                    }
                     let result = verb(&acts, &Reason::Build, &words, Some(&directory), Vec::new());
                     tell(Msg::Built(program, result.map(drop).map_err(|said| complaint::of(&said, &directory))));
                 })
@@ -148,8 +152,8 @@ impl Worker {
             Effect::Input(bytes) => self.say(&Request::Input, &bytes),
             Effect::Resize(size) => self.say(&Request::Resize { size }, &[]),
             Effect::Migrate { job, host } => self.migrate(job, host),
-            Effect::Answer { asker: Asker::Move, answer } => {
-                say(self.moving.as_mut(), &Request::Answer { answer }, &[])
+            Effect::Answer { asker: Asker::Move(job), answer } => {
+                say(self.moving.get_mut(&job), &Request::Answer { answer }, &[])
             }
             Effect::Answer { asker: Asker::Trial(host), answer } => {
                 if let Some(waiting) = lock(&self.asking).remove(&host) {
@@ -158,7 +162,14 @@ impl Worker {
                 }
                 Ok(())
             }
-            Effect::CancelMove => say(self.moving.as_mut(), &Request::Cancel, &[]),
+            Effect::CancelMove { job } => say(self.moving.get_mut(&job), &Request::Cancel, &[]),
+            Effect::Schedule { job } => spawn("schedule", move || {
+                let read = JobStore::open().and_then(|store| store.job(&job));
+                tell(match read {
+                    Ok(found) => Msg::Schedule(job, found.schedule),
+                    Err(error) => Msg::Wrong(failure::line(&error)),
+                });
+            }),
             Effect::List(directory) => spawn("list", move || {
                 let listed =
                     list(&directory).map_err(|error| format!("cannot read {}: {error}", text::path(&directory)));
@@ -177,7 +188,7 @@ impl Worker {
             }),
             Effect::Try(names) => trials::start(names, &self.sender, &self.asking),
             // The loop's own.
-            Effect::Quit => Ok(()),
+            Effect::Redraw | Effect::Quit => Ok(()),
         }
     }
 
@@ -218,42 +229,39 @@ impl Worker {
         let sender = self.sender.clone();
         let mut stream = match connect(&job) {
             Ok(stream) => stream,
-            Err(error) => return spawn("move", move || drop(sender.send(Msg::Moved(Err(failure::line(&error)))))),
+            Err(error) => {
+                let ended = Msg::Moved(job, Err(failure::line(&error)));
+                return spawn("move", move || drop(sender.send(ended)));
+            }
         };
         wire::send(&mut stream, &Request::Migrate { host, options: MoveOptions::default() }, &[])?;
         let mut reading = stream.try_clone().context("the connection to the job cannot be shared")?;
-        self.moving = Some(stream);
+        self.moving.insert(job.clone(), stream);
         let started = self.started;
         spawn("move", move || {
-            let tell = |msg| sender.send(msg).is_ok();
-            loop {
-                let goes_on = match wire::receive::<Reply>(&mut reading) {
-                    Ok(Some((Reply::Check { what, found, ok }, _))) => tell(Msg::Check(what, found, ok)),
+            let result = loop {
+                let msg = match wire::receive::<Reply>(&mut reading) {
+                    Ok(Some((Reply::Check { what, found, ok }, _))) => Msg::Check(job.clone(), (what, found, ok)),
                     Ok(Some((Reply::Progress { phase, done, total }, _))) => {
                         let at = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                        tell(Msg::Progress(phase, done, total, at))
+                        Msg::Progress(job.clone(), (phase, done, total), at)
                     }
-                    Ok(Some((Reply::Ask { question, echo }, _))) => tell(Msg::Ask(Asker::Move, question, echo)),
-                    Ok(Some((Reply::MovedTo(report), _))) => {
-                        tell(Msg::Moved(Ok(report)));
-                        false
-                    }
-                    Ok(Some((Reply::Failed { message, .. }, _))) => {
-                        tell(Msg::Moved(Err(message)));
-                        false
-                    }
-                    Ok(Some(_)) => true,
+                    Ok(Some((Reply::Ask { question, echo }, _))) => Msg::Ask(Asker::Move(job.clone()), question, echo),
+                    Ok(Some((Reply::MovedTo(report), _))) => break Ok(report),
+                    Ok(Some((Reply::Failed { message, .. }, _))) => break Err(message),
+                    Ok(Some(_)) => continue,
                     Ok(None) | Err(_) => {
-                        let lost =
-                            format!("the job's supervisor was lost during the move; `ckptctl ps` tells where {job} is");
-                        tell(Msg::Moved(Err(lost)));
-                        false
+                        break Err(format!(
+                            "the job's supervisor was lost during the move; `ckptctl ps` tells where {job} is"
+                        ));
                     }
                 };
-                if !goes_on {
+                if sender.send(msg).is_err() {
                     return;
                 }
-            }
+            };
+            // The menu may have ended.
+            let _ = sender.send(Msg::Moved(job, result));
         })
     }
 }
@@ -350,6 +358,12 @@ fn verb(
     if let Some(directory) = directory {
         command.current_dir(directory);
     }
+    if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
+        return Err(format!(
+            "{} is no directory to start the program in; d chooses another one",
+            text::path(directory)
+        ));
+    }
     let cannot = |error: io::Error| format!("this program cannot start itself: {error}");
     let mut child = command.spawn().map_err(cannot)?;
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
@@ -364,11 +378,19 @@ fn verb(
     lock(acts).retain(|(act, _)| act != reason);
     let status = child.wait().map_err(cannot)?;
     if !status.success() {
-        let said = said.trim();
-        return Err(said.strip_prefix("ckptctl: ").unwrap_or(said).to_owned());
+        return Err(told(&said));
     }
     // `build` and `hosts` answer nothing that could be read.
     Ok(serde_json::from_str::<Value>(answer.trim()).unwrap_or(Value::Null))
+}
+
+/// What a verb said that failed, without what is only for the command line: its name, the usage.
+fn told(said: &str) -> String {
+    let said = said.trim();
+    match said.strip_prefix("error: ") {
+        Some(usage) => usage.split("\n\n").next().unwrap_or(usage).lines().map(str::trim).collect::<Vec<_>>().join(" "),
+        None => said.strip_prefix("ckptctl: ").unwrap_or(said).to_owned(),
+    }
 }
 
 /// Everything that comes from a verb; what was said before it broke off counts.
@@ -380,11 +402,17 @@ fn all_of(stream: Option<impl Read>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Whether a program was made after its source was changed last.
+fn is_newer(program: &Path, source: &Path) -> bool {
+    let changed = |path: &Path| fs::metadata(path).and_then(|stat| stat.modified()).ok();
+    changed(program).zip(changed(source)).is_some_and(|(program, source)| program > source)
+}
+
 fn list(directory: &Path) -> io::Result<Vec<FileRow>> {
     const SOURCES: [&str; 6] = ["c", "cc", "cpp", "cxx", "c++", "C"];
     let mut rows = Vec::new();
-    if directory.parent().is_some() {
-        rows.push(FileRow { name: "..".to_owned(), kind: FileKind::Parent, size: 0 });
+    if let Some(above) = directory.parent() {
+        rows.push(FileRow { name: "..".to_owned(), path: above.to_path_buf(), kind: FileKind::Parent, size: 0 });
     }
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -401,7 +429,7 @@ fn list(directory: &Path) -> io::Result<Vec<FileRow>> {
             () if stat.is_file() && stat.permissions().mode() & 0o111 != 0 => FileKind::Program,
             () => FileKind::Other,
         };
-        rows.push(FileRow { name, kind, size: stat.len() });
+        rows.push(FileRow { name, path: entry.path(), kind, size: stat.len() });
     }
     Ok(rows)
 }

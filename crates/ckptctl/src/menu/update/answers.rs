@@ -6,7 +6,7 @@ use ckpt_transfer::protocol::JobState;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::commands::go_jobs;
+use super::commands::{ask_again, go_jobs};
 use super::job::{correct, history, open_job};
 use super::new::run_program;
 use crate::jobs::Schedule;
@@ -23,6 +23,9 @@ struct History {
 
 pub fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>) -> Vec<Effect> {
     let act = finish(model, reason);
+    if result.is_ok() && matches!(reason, Reason::Hosts | Reason::Schedule { .. }) {
+        model.options = None;
+    }
     if let Some(act) = act.filter(|act| act.is_cancelled && result.is_err()) {
         model.tell(format!("given up: {}", act.words), false);
         return Vec::new();
@@ -43,6 +46,11 @@ pub fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>)
                 }
                 Err(error) => model.tell(error, true),
             }
+            Vec::new()
+        }
+        (Reason::Hosts | Reason::Schedule { .. }, Err(error)) => {
+            model.tell(error, true);
+            ask_again(model);
             Vec::new()
         }
         (_, Err(error)) => {

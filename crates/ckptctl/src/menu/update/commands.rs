@@ -4,6 +4,7 @@ use ckpt_transfer::protocol::{JobState, JobStatus};
 use tui_input::Input;
 
 use super::{hosts, input, job, moves, new};
+use crate::jobs::Schedule;
 use crate::menu::effect::{Effect, Reason};
 use crate::menu::keys::Action;
 use crate::menu::model::{Field, Layer, Model, Running, Screen, Tab, state_word};
@@ -152,8 +153,16 @@ pub fn begin(model: &mut Model, effect: Effect) -> Vec<Effect> {
     if reason.as_ref().is_some_and(|reason| !reason.is_act()) {
         return vec![effect];
     }
+    let shown_in = match &effect {
+        Effect::Verb { directory: Some(directory), .. } | Effect::Build { directory, .. }
+            if *directory != model.started_in =>
+        {
+            format!("cd {} && ", text::quoted(&directory.to_string_lossy()))
+        }
+        _ => String::new(),
+    };
     let shown: Vec<String> = verb.iter().filter(|word| *word != "--json").map(|word| text::quoted(word)).collect();
-    let shown = format!("ckptctl {}", shown.join(" "));
+    let shown = format!("{shown_in}ckptctl {}", shown.join(" "));
     if model.read_only {
         model.tell(format!("this menu is read-only; the verb would be: {shown}"), false);
         return Vec::new();
@@ -171,12 +180,16 @@ pub fn begin(model: &mut Model, effect: Effect) -> Vec<Effect> {
 
 /// Gives up what was begun last.
 fn cancel(model: &mut Model) -> Vec<Effect> {
-    let Some(act) = model.acts.iter_mut().rev().find(|act| !act.is_cancelled) else {
+    if let Some(act) = model.acts.iter_mut().rev().find(|act| !act.is_cancelled) {
+        act.is_cancelled = true;
+        return vec![Effect::Cancel(act.reason.clone())];
+    }
+    let moving = model.moves.iter().rev().find(|current| current.result.is_none() && !current.is_cancelled);
+    let Some(job) = moving.map(|current| current.job.clone()) else {
         model.tell("nothing is under way", false);
         return Vec::new();
     };
-    act.is_cancelled = true;
-    vec![Effect::Cancel(act.reason.clone())]
+    moves::give_up(model, &job)
 }
 
 fn ask(model: &mut Model, field: Field) -> Vec<Effect> {
@@ -202,20 +215,31 @@ pub fn ask_options(model: &mut Model, title: &str, first: &[&str], rest: &str, r
     Vec::new()
 }
 
+/// Asks for the options of a verb again, which were wrong.
+pub fn ask_again(model: &mut Model) {
+    if let Some((title, field, typed)) = model.options.take() {
+        model.layers.push(Layer::Line { title, typed: Input::new(typed), field });
+    }
+}
+
 fn schedule(model: &mut Model) -> Vec<Effect> {
     match current(model, is_living) {
-        Ok(job) => {
-            let title = format!(
-                "Save {job} by itself: --every 10m (90s, 2h, 1d), --keep 10 of the latest and one an hour and a day, --before-move; --off ends that"
-            );
-            let reason = Reason::Schedule { job: job.clone() };
-            ask_options(model, &title, &["schedule", &job, "--json"], "--every 10m --before-move", reason)
-        }
+        Ok(job) => vec![Effect::Schedule { job }],
         Err(why) => {
             model.tell(why, false);
             Vec::new()
         }
     }
+}
+
+/// Asks when a job is to be saved by itself, beginning with what holds now.
+pub fn ask_schedule(model: &mut Model, job: &str, schedule: Option<Schedule>) -> Vec<Effect> {
+    let title = format!(
+        "Save {job} by itself: --every 10m (90s, 2h, 1d), --keep 10 of the latest and one an hour and a day, --before-move; --off ends that"
+    );
+    let now = schedule.map_or_else(|| "--every 10m --before-move".to_owned(), |schedule| schedule.options());
+    let reason = Reason::Schedule { job: job.to_owned() };
+    ask_options(model, &title, &["schedule", job, "--json"], &now, reason)
 }
 
 fn open(model: &mut Model) -> Vec<Effect> {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::commands::ask_options;
+use super::moves::where_is;
 use crate::menu::effect::{Effect, Reason};
 use crate::menu::model::{HostRow, HostState, Layer, Model};
 
@@ -17,6 +18,15 @@ pub fn on_hosts(model: &mut Model, result: Result<Vec<HostRow>, String>) -> Vec<
             let is_same = |one: &HostRow, row: &HostRow| one.name == row.name && one.address == row.address;
             let keep = |row: HostRow| old.iter().find(|known| is_same(known, &row)).cloned().unwrap_or(row);
             model.hosts.replace(rows.into_iter().map(keep).collect());
+            if let Some(Layer::Choose { job }) = model.layers.last() {
+                // Where it is already is no choice.
+                let here = where_is(model, job).cloned();
+                let is_here = |row: &&HostRow| Some(&row.name) == here.as_ref();
+                if model.hosts.chosen().is_some_and(|row| is_here(&row)) {
+                    let other = model.hosts.shown().iter().position(|row| !is_here(row));
+                    model.hosts.selected = other.unwrap_or(model.hosts.selected);
+                }
+            }
         }
         Err(error) => {
             model.hosts.rows.get_or_insert_default();

@@ -4,7 +4,7 @@ use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, MouseEvent, MouseEvent
 use tui_input::Input;
 use tui_input::backend::crossterm::EventHandler;
 
-use super::commands::{act, begin};
+use super::commands::{act, ask_again, begin};
 use super::{job, moves, new};
 use crate::menu::effect::Effect;
 use crate::menu::keys::{Action, COMMANDS, Command, Key, Place};
@@ -30,7 +30,7 @@ pub fn on_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         Some(Layer::Palette { .. }) => on_palette_key(model, key),
         Some(Layer::Confirm { .. }) => on_confirm_key(model, key),
         Some(Layer::Line { .. }) => on_line_key(model, key),
-        Some(Layer::Move(_)) => moves::on_move_key(model, key),
+        Some(Layer::Move { .. }) => moves::on_move_key(model, key),
         Some(Layer::Choose { .. }) | None => on_list_key(model, key),
     }
 }
@@ -151,7 +151,7 @@ fn on_line_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         typed.handle_event(&Event::Key(key));
         return Vec::new();
     }
-    let Some(Layer::Line { typed, field, .. }) = model.layers.pop() else { return Vec::new() };
+    let Some(Layer::Line { title, typed, field }) = model.layers.pop() else { return Vec::new() };
     let value = Some(typed.value().to_owned()).filter(|_| key.code == KeyCode::Enter);
     match (field, value) {
         (Field::Answer { asker, .. }, answer) => return vec![Effect::Answer { asker, answer }],
@@ -165,10 +165,18 @@ fn on_line_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
             return new::run_command(model);
         }
         (Field::Verb { mut words, reason }, Some(value)) => {
-            let more = new::split(&value);
-            if !more.is_empty() {
-                words.extend(more);
-                return begin(model, Effect::Verb { words, reason, directory: None, environment: Vec::new() });
+            let field = Field::Verb { words: words.clone(), reason: reason.clone() };
+            model.options = Some((title, field, value.clone()));
+            match new::split(&value) {
+                Ok(more) if more.is_empty() => {}
+                Ok(more) => {
+                    words.extend(more);
+                    return begin(model, Effect::Verb { words, reason, directory: None, environment: Vec::new() });
+                }
+                Err(why) => {
+                    model.tell(why, true);
+                    ask_again(model);
+                }
             }
         }
     }
@@ -205,11 +213,10 @@ pub fn on_mouse(model: &mut Model, mouse: MouseEvent) -> Vec<Effect> {
                 return effects;
             }
             if model.screen == Screen::Job
-                && let Some(job) = model.job.as_mut().filter(|job| job.tab == Tab::Terminal)
+                && model.job.as_ref().is_some_and(|job| job.tab == Tab::Terminal)
                 && pane.contains((mouse.column, mouse.row).into())
             {
-                job.is_typing = job.is_attached;
-                return Vec::new();
+                return job::type_into(model);
             }
             match layout::row_at(model, mouse.column, mouse.row) {
                 Some(row) => {

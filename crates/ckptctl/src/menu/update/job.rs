@@ -96,9 +96,24 @@ fn pane_size(model: &mut Model) -> WindowSize {
     let pane = layout::pane(model);
     let size = WindowSize { columns: pane.width.max(1), rows: pane.height.max(1) };
     if let Some(job) = &mut model.job {
+        make_room(&mut job.screen, size.rows);
         job.screen.screen_mut().set_size(size.rows, size.columns);
     }
     size
+}
+
+/// Before a screen gets fewer rows: what is above the cursor moves up into the scrollback, as in any terminal, so that nothing
+/// is cut off below.
+fn make_room(parser: &mut vt100::Parser, rows: u16) {
+    let screen = parser.screen();
+    let ((row, column), (last, _)) = (screen.cursor_position(), screen.size());
+    let excess = (row + 1).saturating_sub(rows);
+    // A full-screen program draws anew.
+    if excess > 0 && !screen.alternate_screen() {
+        let lines = "\n".repeat(usize::from(excess));
+        let back = (row + 1 - excess, column + 1);
+        parser.process(format!("\x1b[{last};1H{lines}\x1b[{};{}H", back.0, back.1).as_bytes());
+    }
 }
 
 pub fn resized(model: &mut Model) -> Vec<Effect> {
@@ -113,7 +128,9 @@ pub fn type_into(model: &mut Model) -> Vec<Effect> {
     if job.tab != Tab::Terminal {
         return Vec::new();
     }
-    if job.is_attached {
+    if model.read_only {
+        model.tell("this menu is read-only: nothing can be typed into a program", false);
+    } else if job.is_attached {
         job.is_typing = true;
         job.screen.screen_mut().set_scrollback(0);
     } else {

@@ -6,13 +6,19 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
 use super::commands::{begin, current, is_living};
 use super::count;
-use super::job::correct;
+use super::job::{correct, open_job};
 use crate::menu::effect::{Asker, Effect};
+use crate::menu::keys::{Action, Key, Place};
 use crate::menu::model::{Field, Layer, Model, Move};
 use crate::text;
 
 pub fn choose_host(model: &mut Model) -> Vec<Effect> {
     match current(model, is_living) {
+        // What is being moved is shown again.
+        Ok(job) if moving(model, &job).is_some() => {
+            model.layers.push(Layer::Move { job });
+            Vec::new()
+        }
         Ok(job) => {
             model.layers.push(Layer::Choose { job });
             vec![Effect::Hosts]
@@ -39,16 +45,15 @@ pub fn begin_move(model: &mut Model, job: String) -> Vec<Effect> {
     model.layers.pop();
     let effects = begin(model, Effect::Migrate { job: job.clone(), host: host.clone() });
     if !effects.is_empty() {
-        model.layers.push(Layer::Move(Move::new(job, host)));
+        model.moves.push(Move::new(job.clone(), host));
+        model.layers.push(Layer::Move { job });
     }
     effects
 }
 
-pub fn moving(model: &mut Model) -> Option<&mut Move> {
-    model.layers.iter_mut().find_map(|layer| match layer {
-        Layer::Move(current) => Some(current),
-        _ => None,
-    })
+/// The move of a job, if one is under way, or over and still shown.
+pub fn moving<'a>(model: &'a mut Model, job: &str) -> Option<&'a mut Move> {
+    model.moves.iter_mut().find(|current| current.job == job)
 }
 
 impl Move {
@@ -58,7 +63,7 @@ impl Move {
     }
 
     /// Notes progress, and smooths the rate over about a second.
-    pub fn advance(&mut self, phase: String, done: u64, total: u64, at: u64) {
+    pub fn advance(&mut self, (phase, done, total): (String, u64, u64), at: u64) {
         let is_same = self.progress.as_ref().is_some_and(|(old, ..)| *old == phase);
         match self.last {
             Some((before, bytes)) if is_same && at > before && done >= bytes => {
@@ -74,7 +79,8 @@ impl Move {
     }
 }
 
-pub fn on_moved(model: &mut Model, result: Result<Box<MoveReport>, String>) -> Vec<Effect> {
+/// A move has come to its end.
+pub fn on_moved(model: &mut Model, job: &str, result: Result<Box<MoveReport>, String>) -> Vec<Effect> {
     let told = match &result {
         Ok(report) => {
             // Ahead of the list's next reading.
@@ -85,28 +91,48 @@ pub fn on_moved(model: &mut Model, result: Result<Box<MoveReport>, String>) -> V
         Err(error) => (error.clone(), true),
     };
     // A question that nobody will answer any more.
-    model.layers.retain(|layer| !matches!(layer, Layer::Line { field: Field::Answer { asker: Asker::Move, .. }, .. }));
-    if let Some(current) = moving(model) {
-        current.result = Some(result);
+    let asker = Asker::Move(job.to_owned());
+    model
+        .layers
+        .retain(|layer| !matches!(layer, Layer::Line { field: Field::Answer { asker: who, .. }, .. } if *who == asker));
+    if model.layers.iter().any(|layer| matches!(layer, Layer::Move { job: shown } if shown == job)) {
+        if let Some(current) = moving(model, job) {
+            current.result = Some(result);
+        }
+    } else {
+        model.moves.retain(|current| current.job != job);
     }
     model.tell(told.0, told.1);
     Vec::new()
 }
 
+/// Esc closes the dialog, the move goes on; `x` gives the move up.
 pub fn on_move_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
-    let Some(Layer::Move(current)) = model.layers.last_mut() else { return Vec::new() };
-    let is_over = current.result.is_some();
-    let has_moved = matches!(current.result, Some(Ok(_)));
-    match key.code {
-        KeyCode::Esc | KeyCode::Enter if is_over => {
-            let job = current.job.clone();
+    let Some(Layer::Move { job }) = model.layers.last() else { return Vec::new() };
+    let job = job.clone();
+    let gives_up = Key::of(key).is_some_and(|key| model.keymap.action(key, Place::Job) == Some(Action::Cancel));
+    match (key.code, moving(model, &job).and_then(|current| current.result.as_ref().map(Result::is_ok))) {
+        (KeyCode::Esc | KeyCode::Enter, Some(has_moved)) => {
             model.layers.pop();
-            if has_moved { super::job::open_job(model, &job) } else { Vec::new() }
+            model.moves.retain(|current| current.job != job);
+            if has_moved { open_job(model, &job) } else { Vec::new() }
         }
-        KeyCode::Esc | KeyCode::Char('x') if !current.is_cancelled => {
-            current.is_cancelled = true;
-            vec![Effect::CancelMove]
+        (KeyCode::Esc, None) => {
+            model.layers.pop();
+            Vec::new()
         }
+        (_, None) if gives_up => give_up(model, &job),
         _ => Vec::new(),
+    }
+}
+
+/// Asks for a move to be given up.
+pub fn give_up(model: &mut Model, job: &str) -> Vec<Effect> {
+    match moving(model, job).filter(|current| !current.is_cancelled) {
+        Some(current) => {
+            current.is_cancelled = true;
+            vec![Effect::CancelMove { job: job.to_owned() }]
+        }
+        None => Vec::new(),
     }
 }

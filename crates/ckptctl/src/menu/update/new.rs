@@ -1,5 +1,6 @@
 //! The making of a new job: files, building, running.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::commands::{begin, words};
@@ -33,20 +34,28 @@ pub fn on_listed(model: &mut Model, directory: PathBuf, result: Result<Vec<FileR
 /// The chosen file's path and kind.
 fn chosen_file(model: &Model) -> Option<(PathBuf, FileKind)> {
     let row = model.new.files.chosen()?;
-    let path = match row.kind {
-        FileKind::Parent => model.new.directory.parent()?.to_path_buf(),
-        _ => model.new.directory.join(&row.name),
-    };
-    Some((path, row.kind))
+    Some((row.path.clone(), row.kind))
 }
 
 pub fn preview(model: &mut Model) -> Vec<Effect> {
-    let Some((path, FileKind::Source | FileKind::Program | FileKind::Other)) = chosen_file(model) else {
+    let chosen = chosen_file(model);
+    let Some((path, FileKind::Source | FileKind::Program | FileKind::Other)) = chosen else {
         model.new.preview = None;
         return Vec::new();
     };
-    let is_shown = model.new.preview.as_ref().is_some_and(|(shown, _)| *shown == path);
-    if is_shown { Vec::new() } else { vec![Effect::Preview(path)] }
+    if model.new.preview.as_ref().is_some_and(|(shown, _)| *shown == path) {
+        return Vec::new();
+    }
+    model.new.preview = None;
+    vec![Effect::Preview(path)]
+}
+
+/// A file was read; meanwhile another one may be chosen.
+pub fn on_previewed(model: &mut Model, path: PathBuf, lines: Vec<String>) -> Vec<Effect> {
+    if chosen_file(model).is_some_and(|(chosen, _)| chosen == path) {
+        model.new.preview = Some((path, lines));
+    }
+    Vec::new()
 }
 
 pub fn preview_if_new(model: &mut Model) -> Vec<Effect> {
@@ -56,23 +65,7 @@ pub fn preview_if_new(model: &mut Model) -> Vec<Effect> {
 pub fn open_file(model: &mut Model) -> Vec<Effect> {
     match chosen_file(model) {
         Some((path, FileKind::Parent | FileKind::Directory)) => vec![Effect::List(path)],
-        Some((path, FileKind::Source)) => {
-            let program = path.with_extension("");
-            let mut verb = words(&["build"]);
-            // It is built where it is: what the compiler says is short then.
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            verb.push(if name.starts_with('-') { format!("./{name}") } else { name.into_owned() });
-            let flags = split(&model.new.flags);
-            if !flags.is_empty() {
-                verb.push("--".to_owned());
-                verb.extend(flags);
-            }
-            let effects = begin(model, Effect::Build { words: verb, directory: model.new.directory.clone(), program });
-            if !effects.is_empty() {
-                model.new.build = Some(Build { source: path, then_run: false, result: None });
-            }
-            effects
-        }
+        Some((path, FileKind::Source)) => build(model, path, false, false),
         Some((path, FileKind::Program)) => {
             model.tell(format!("{} is chosen; r runs it", text::path(&path)), false);
             model.new.program = Some(path);
@@ -86,49 +79,105 @@ pub fn open_file(model: &mut Model) -> Vec<Effect> {
     }
 }
 
+/// Builds a source, `unless_newer` its program is, and `then_run`s that.
+fn build(model: &mut Model, source: PathBuf, unless_newer: bool, then_run: bool) -> Vec<Effect> {
+    let Some(name) = source.file_name().and_then(OsStr::to_str) else {
+        model.tell(
+            format!("the name {} is not UTF-8; ckptctl build builds it from a shell", text::path(&source)),
+            false,
+        );
+        return Vec::new();
+    };
+    let mut verb = words(&["build"]);
+    // It is built where it is: what the compiler says is short then.
+    verb.push(if name.starts_with('-') { format!("./{name}") } else { name.to_owned() });
+    let flags = match split(&model.new.flags) {
+        Ok(flags) => flags,
+        Err(why) => return refused(model, &format!("compiler flags: {why}; f changes them")),
+    };
+    if !flags.is_empty() {
+        verb.push("--".to_owned());
+        verb.extend(flags);
+    }
+    let (directory, program) = (model.new.directory.clone(), source.with_extension(""));
+    let effects = begin(model, Effect::Build { words: verb, directory, source: source.clone(), program, unless_newer });
+    if !effects.is_empty() {
+        model.new.build = Some(Build { source, flags: model.new.flags.clone(), then_run, result: None });
+    }
+    effects
+}
+
+fn refused(model: &mut Model, why: &str) -> Vec<Effect> {
+    model.tell(why, true);
+    Vec::new()
+}
+
+/// Runs what is chosen: a program, a source when it is built, else what was chosen or built last.
 pub fn run(model: &mut Model) -> Vec<Effect> {
     if let Some(build) = model.new.build.as_mut().filter(|build| build.result.is_none()) {
         build.then_run = true;
         model.tell("it is run as soon as it is built", false);
         return Vec::new();
     }
-    let chosen = chosen_file(model).filter(|(_, kind)| *kind == FileKind::Program).map(|(path, _)| path);
-    let Some(program) = chosen.or_else(|| model.new.program.clone()) else {
-        model.tell("there is nothing to run yet: Enter builds a source or chooses a program", false);
-        return Vec::new();
-    };
-    run_program(model, &program)
+    match (chosen_file(model), model.new.program.clone()) {
+        (Some((path, FileKind::Source)), _) => {
+            let is_built =
+                |build: &Build| build.source == path && build.flags == model.new.flags && build.result == Some(Ok(()));
+            let unless_newer = model.new.build.as_ref().is_some_and(is_built);
+            build(model, path, unless_newer, true)
+        }
+        (Some((path, FileKind::Program)), _) | (_, Some(path)) => run_program(model, &path),
+        _ => {
+            model.tell("there is nothing to run yet: Enter builds a source or chooses a program", false);
+            Vec::new()
+        }
+    }
 }
 
 /// Runs a program with its arguments as a job.
 pub fn run_program(model: &mut Model, program: &Path) -> Vec<Effect> {
-    let arguments = split(&model.new.arguments);
-    run_words(model, std::iter::once(program.to_string_lossy().into_owned()).chain(arguments))
+    let Some(program) = program.to_str() else {
+        let why = format!("the name {} is not UTF-8; ckptctl run runs it from a shell", text::path(program));
+        return refused(model, &why);
+    };
+    match split(&model.new.arguments) {
+        Ok(arguments) => run_words(model, std::iter::once(program.to_owned()).chain(arguments)),
+        Err(why) => refused(model, &format!("arguments: {why}; a changes them")),
+    }
 }
 
 /// Runs a command line as a job.
 pub fn run_command(model: &mut Model) -> Vec<Effect> {
-    let command = split(&model.new.command);
-    if command.is_empty() { Vec::new() } else { run_words(model, command) }
+    match split(&model.new.command) {
+        Ok(command) if command.is_empty() => Vec::new(),
+        Ok(command) => run_words(model, command),
+        Err(why) => refused(model, &format!("{why}; ! changes it")),
+    }
 }
 
 fn run_words(model: &mut Model, command: impl IntoIterator<Item = String>) -> Vec<Effect> {
     let mut verb = words(&["run", "--detach", "--json", "--"]);
     verb.extend(command);
-    let pairs = split(&model.new.environment);
+    let pairs = match split(&model.new.environment) {
+        Ok(pairs) => pairs,
+        Err(why) => return refused(model, &format!("environment: {why}; e changes it")),
+    };
     if let Some(wrong) = pairs.iter().find(|pair| !pair.contains('=') || pair.starts_with('=')) {
-        model.tell(format!("{wrong} in the environment is not of the form NAME=VALUE; e changes it"), true);
-        return Vec::new();
+        return refused(model, &format!("{wrong} in the environment is not of the form NAME=VALUE; e changes it"));
     }
     let pair = |pair: &String| pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
     let environment = pairs.iter().filter_map(pair).collect();
     // What is typed may be relative to the directory that is shown; joined with nothing it is that itself.
-    let directory = Some(model.new.directory.join(&model.new.run_in));
+    let typed = Path::new(&model.new.run_in);
+    let directory = match (typed.strip_prefix("~"), &model.home) {
+        (Ok(rest), Some(home)) => Some(home.join(rest)),
+        _ => Some(model.new.directory.join(typed)),
+    };
     begin(model, Effect::Verb { words: verb, reason: Reason::Run, directory, environment })
 }
 
 /// Splits a line into words: quotes keep words together, a backslash takes the next character as it is.
-pub fn split(line: &str) -> Vec<String> {
+pub fn split(line: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut quote, mut is_word) = (Vec::new(), String::new(), None, false);
     let mut chars = line.chars();
     while let Some(c) = chars.next() {
@@ -150,8 +199,11 @@ pub fn split(line: &str) -> Vec<String> {
             }
         }
     }
+    if let Some(open) = quote {
+        return Err(format!("there is a {open} without its second one"));
+    }
     if is_word {
         words.push(word);
     }
-    words
+    Ok(words)
 }

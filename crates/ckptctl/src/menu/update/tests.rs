@@ -70,7 +70,8 @@ fn a_first_run_opens_the_picker_at_the_first_source() {
     let mut model = model();
     assert_eq!(update(&mut model, Msg::Jobs(Vec::new())), [Effect::List("/work".into())]);
     assert_eq!(model.screen, Screen::New);
-    let file = |name: &str, kind| FileRow { name: name.to_owned(), kind, size: 1 };
+    let file =
+        |name: &str, kind| FileRow { name: name.to_owned(), path: PathBuf::from("/work").join(name), kind, size: 1 };
     let files = vec![
         file("zebra", FileKind::Other),
         file("prog", FileKind::Program),
@@ -89,7 +90,9 @@ fn a_first_run_opens_the_picker_at_the_first_source() {
     assert_eq!(verbs(&press(&mut model, "\n")), ["build count.c"]);
     update(&mut model, Msg::Built("/work/count".into(), Ok(())));
     assert!(told(&model).contains("r runs it"), "{}", told(&model));
-    assert_eq!(verbs(&press(&mut model, "r")), ["run --detach --json -- /work/count"]);
+    assert_eq!(verbs(&press(&mut model, "r")), ["build count.c"], "in case it was changed");
+    let effects = update(&mut model, Msg::Built("/work/count".into(), Ok(())));
+    assert_eq!(verbs(&effects), ["run --detach --json -- /work/count"]);
     let effects = update(&mut model, Msg::Did { reason: Reason::Run, result: Ok(json!({ "job": "count" })) });
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Attach { job, .. } if job == "count")));
     assert_eq!(model.screen, Screen::Job);
@@ -205,25 +208,37 @@ fn a_move_is_shown_to_its_end_and_can_be_given_up() {
     update(&mut model, Msg::Hosts(Ok(vec![HostRow::new("nodeb", "")])));
     let migrate = Effect::Migrate { job: "sim".to_owned(), host: "nodeb".to_owned() };
     assert_eq!(press(&mut model, "\n"), [migrate]);
-    update(&mut model, Msg::Ask(Asker::Move, "Password:".to_owned(), false));
-    assert_eq!(press(&mut model, "pw\n"), [Effect::Answer { asker: Asker::Move, answer: Some("pw".to_owned()) }]);
+    let asker = Asker::Move("sim".to_owned());
+    update(&mut model, Msg::Ask(asker.clone(), "Password:".to_owned(), false));
+    assert_eq!(press(&mut model, "pw\n"), [Effect::Answer { asker, answer: Some("pw".to_owned()) }]);
     for (done, at) in [(0, 0), (50, 500), (100, 1000)] {
-        update(&mut model, Msg::Progress("memory".to_owned(), done, 1000, at));
+        update(&mut model, Msg::Progress("sim".to_owned(), ("memory".to_owned(), done, 1000), at));
     }
-    let current = moving(&mut model).unwrap();
+    let current = moving(&mut model, "sim").unwrap();
     assert!((current.rate - 100.0).abs() < 1.0, "{}", current.rate);
-    assert_eq!(press(&mut model, "\x1b"), [Effect::CancelMove]);
+    // Esc closes the dialog, and m shows it again.
     assert_eq!(press(&mut model, "\x1b"), []);
-    update(&mut model, Msg::Moved(Err("cancelled".to_owned())));
+    assert!(model.layers.is_empty());
+    assert_eq!(press(&mut model, "m"), []);
+    let given_up = Effect::CancelMove { job: "sim".to_owned() };
+    assert_eq!(press(&mut model, "x"), std::slice::from_ref(&given_up));
+    assert_eq!(press(&mut model, "x"), []);
+    update(&mut model, Msg::Moved("sim".to_owned(), Err("cancelled".to_owned())));
     assert!(model.log.iter().any(|line| line.is_error && line.text == "cancelled"));
     press(&mut model, "\x1b");
-    assert!(model.layers.is_empty());
+    assert!(model.layers.is_empty() && model.moves.is_empty());
+    // Out of sight it can be given up as well, and leaves nothing behind.
+    press(&mut model, "m\n\x1b");
+    assert_eq!(press(&mut model, "x"), [given_up]);
+    update(&mut model, Msg::Moved("sim".to_owned(), Err("cancelled".to_owned())));
+    assert!(model.moves.is_empty());
 }
 
 #[test]
 fn arguments_are_split_as_a_shell_does() {
-    assert_eq!(split(r#"a "b c" d\ e '' 'x"y'"#), ["a", "b c", "d e", "", "x\"y"]);
-    assert!(split("  ").is_empty());
+    assert_eq!(split(r#"a "b c" d\ e '' 'x"y'"#).unwrap(), ["a", "b c", "d e", "", "x\"y"]);
+    assert!(split("  ").unwrap().is_empty());
+    assert!(split("printf 'x").unwrap_err().contains("without its second one"));
 }
 
 #[test]
@@ -285,8 +300,14 @@ fn a_command_line_is_run_and_a_job_saved_by_itself() {
     assert_eq!(verbs(&press(&mut model, "!sleep '1 0'\n")), ["run --detach --json -- sleep 1 0"]);
     update(&mut model, Msg::Did { reason: Reason::Run, result: Ok(json!({ "job": "sleep" })) });
     update(&mut model, Msg::Jobs(vec![job("sleep", JobState::Running)]));
-    let effects = press(&mut model, "a\n");
-    assert_eq!(verbs(&effects), ["schedule sleep --json --every 10m --before-move"]);
+    assert_eq!(press(&mut model, "a"), [Effect::Schedule { job: "sleep".to_owned() }]);
+    update(&mut model, Msg::Schedule("sleep".to_owned(), None));
+    assert_eq!(verbs(&press(&mut model, "\n")), ["schedule sleep --json --every 10m --before-move"]);
+    // What is wrong is asked for again.
+    let reason = Reason::Schedule { job: "sleep".to_owned() };
+    update(&mut model, Msg::Did { reason, result: Err("--every is no time".to_owned()) });
+    assert!(matches!(model.layers.last(), Some(Layer::Line { typed, .. }) if typed.value().contains("10m")));
+    press(&mut model, "\x1b");
     model.new.environment = "A=1 B".to_owned();
     press(&mut model, "n");
     press(&mut model, "!sleep\n");
@@ -317,4 +338,53 @@ fn the_mouse_chooses_opens_and_goes_to_screens() {
     assert_eq!(model.screen, Screen::Hosts);
     click(&mut model, 0, 0);
     assert_eq!(model.screen, Screen::Hosts);
+}
+
+#[test]
+fn a_source_is_built_before_it_is_run() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(Vec::new()));
+    let file = FileRow { name: "x.c".to_owned(), path: "/work/x.c".into(), kind: FileKind::Source, size: 1 };
+    update(&mut model, Msg::Listed("/work".into(), Ok(vec![file])));
+    model.new.program = Some("/work/other".into());
+    let is_build =
+        |effects: &[Effect], wanted| matches!(effects, [Effect::Build { unless_newer, .. }] if *unless_newer == wanted);
+    assert!(is_build(&press(&mut model, "r"), false), "never another program");
+    assert_eq!(verbs(&update(&mut model, Msg::Built("/work/x".into(), Ok(())))).len(), 1);
+    update(&mut model, Msg::Did { reason: Reason::Run, result: Err("no".to_owned()) });
+    assert!(is_build(&press(&mut model, "r"), true), "unless it was changed");
+}
+
+#[test]
+fn a_smaller_pane_keeps_its_last_lines() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
+    press(&mut model, "\n");
+    let number = model.attachments;
+    let text: Vec<String> = (1..=40).map(|n| format!("line {n}\r\n")).collect();
+    update(&mut model, Msg::Terminal(number, Shown::Output(text.concat().into_bytes())));
+    for rows in [12, 30, 10, 24] {
+        update(&mut model, Msg::Event(Event::Resize(80, rows)));
+    }
+    update(&mut model, Msg::Terminal(number, Shown::Output(b"line 41\r\n".to_vec())));
+    let screen = model.job.as_ref().unwrap().screen.screen();
+    let shown: Vec<String> = screen.rows(0, 80).filter(|line| line.starts_with("line")).collect();
+    let numbers: Vec<usize> = shown.iter().map(|line| line[5..].trim().parse().unwrap()).collect();
+    assert!(numbers.windows(2).all(|two| two[1] == two[0] + 1), "{numbers:?}");
+    assert_eq!(numbers.last(), Some(&41));
+}
+
+#[test]
+fn a_read_only_menu_types_nothing_and_a_removed_job_is_left() {
+    let mut model = model();
+    model.read_only = true;
+    update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
+    press(&mut model, "\n");
+    let number = model.attachments;
+    update(&mut model, Msg::Terminal(number, Shown::Attached(true)));
+    press(&mut model, "t");
+    assert!(!model.job.as_ref().unwrap().is_typing && told(&model).contains("read-only"));
+    assert_eq!(update(&mut model, Msg::Jobs(Vec::new())), [Effect::Detach]);
+    assert_eq!(model.screen, Screen::Jobs);
+    assert!(told(&model).contains("sim was removed"));
 }

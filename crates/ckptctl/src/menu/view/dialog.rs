@@ -8,7 +8,7 @@ use ratatui::widgets::{Block, Clear, Gauge, Paragraph, Wrap};
 use tui_input::Input;
 
 use super::hosts;
-use crate::menu::keys::{COMMANDS, Place};
+use crate::menu::keys::{Action, COMMANDS, Place};
 use crate::menu::model::{Field, Layer, Model, Move};
 use crate::menu::update::{count, palette, where_is};
 use crate::text;
@@ -24,7 +24,11 @@ pub fn draw(model: &Model, layer: &Layer, frame: &mut Frame<'_>) {
             let room = window(model, frame, &format!(" Move {} to ", text::plain(job)), 70, 18);
             hosts::list_of(model, frame, room, where_is(model, job).map(String::as_str));
         }
-        Layer::Move(current) => draw_move(model, current, frame),
+        Layer::Move { job } => {
+            if let Some(current) = model.moves.iter().find(|current| current.job == *job) {
+                draw_move(model, current, frame);
+            }
+        }
     }
 }
 
@@ -43,12 +47,14 @@ fn window(model: &Model, frame: &mut Frame<'_>, title: &str, width: u16, height:
 fn help(model: &Model, scroll: u16, frame: &mut Frame<'_>) {
     let theme = model.theme;
     let mut lines = Vec::new();
-    let groups = [
+    let mut groups = [
         (Place::Jobs, "In the list of jobs"),
         (Place::Job, "In a job"),
         (Place::New, "When making a new job"),
         (Place::Hosts, "Among the hosts"),
     ];
+    // Those of the present screen first.
+    groups.sort_by_key(|(place, _)| *place != model.place());
     for (place, title) in groups {
         lines.push(Line::styled(title, theme.accent));
         for command in COMMANDS.iter().filter(|command| command.places.contains(&place)) {
@@ -62,7 +68,7 @@ fn help(model: &Model, scroll: u16, frame: &mut Frame<'_>) {
     let most = u16::try_from(lines.len()).unwrap_or(u16::MAX);
     let room = window(model, frame, " Keys (Esc closes, up and down scroll) ", 84, most.saturating_add(2));
     let scroll = scroll.min(most.saturating_sub(room.height));
-    frame.render_widget(Paragraph::new(lines).scroll((scroll, 0)), room);
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((scroll, 0)), room);
 }
 
 fn draw_palette(model: &Model, typed: &Input, selected: usize, frame: &mut Frame<'_>) {
@@ -200,9 +206,13 @@ fn outcome<'a>(model: &Model, current: &'a Move) -> Vec<Line<'a>> {
         None if current.is_cancelled => {
             vec![Line::styled("Giving it up; the program runs on where it is.", theme.warn)]
         }
-        None => vec![Line::styled("Esc gives it up: until the program is handed over it runs on here.", theme.dim)],
+        None => {
+            let key = model.keymap.key_of(Action::Cancel).map(|key| key.to_string()).unwrap_or_default();
+            let given_up = format!("{key} gives it up: until the program is handed over it runs on where it is.");
+            vec![Line::styled(given_up, theme.dim), Line::styled("Esc closes this; the move goes on.", theme.dim)]
+        }
         Some(Err(error)) => {
-            vec![Line::styled(text::plain(error), theme.bad), Line::styled("Esc closes this.", theme.dim)]
+            vec![Line::styled(text::plain(error), theme.bad), Line::styled("Enter or Esc closes this.", theme.dim)]
         }
         Some(Ok(report)) => {
             let seconds = |seconds: f64| text::took(std::time::Duration::from_secs_f64(seconds.max(0.0)));

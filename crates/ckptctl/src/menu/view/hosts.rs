@@ -18,7 +18,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         empty(model, frame, area, &["Reading the hosts ..."]);
         return;
     };
-    let count = text::count(u64::try_from(rows.len()).unwrap_or(u64::MAX), "host", "hosts");
+    let count = super::count_of(&model.hosts, rows.len(), "host", "hosts");
     heading(frame, title, &filter_line(&model.hosts, &count), model.theme.dim);
     if rows.is_empty() {
         let lines = ["There is no host yet.", "", "a adds one;", "those of ~/.ssh/config are here by themselves."];

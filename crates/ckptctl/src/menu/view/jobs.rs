@@ -18,7 +18,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         return;
     };
     let shown = model.jobs.shown();
-    let count = text::count(u64::try_from(rows.len()).unwrap_or(u64::MAX), "job", "jobs");
+    let count = super::count_of(&model.jobs, rows.len(), "job", "jobs");
     heading(frame, title, &filter_line(&model.jobs, &count), model.theme.dim);
     if rows.is_empty() {
         empty(

@@ -7,14 +7,15 @@ mod jobs;
 pub mod layout;
 mod new;
 
+use ckpt_transfer::protocol::{JobState, JobStatus};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
+use ratatui::widgets::{Clear, Paragraph};
 
 use super::keys::{Action, COMMANDS, Command, Place};
-use super::model::{FileKind, Layer, List, Model, Named, Running, Screen};
+use super::model::{FileKind, Layer, List, Model, Move, Named, Screen};
 use crate::text;
 
 /// The smallest terminal in which the menu is of use.
@@ -60,29 +61,42 @@ fn header(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Line::from(spans), area);
 }
 
-/// What was told last; or else what is under way.
+/// What was told last; or else what is under way. What does not fit into its line lies over what is above.
 fn notice(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let theme = model.theme;
-    let line = match (&model.notice, model.acts.last()) {
-        (Some(notice), _) if notice.is_error => {
-            Line::from(vec![Span::styled(" ! ", theme.bad), Span::styled(notice.text.clone(), theme.bad)])
-        }
-        (Some(notice), _) => Line::from(vec![Span::raw("   "), Span::raw(notice.text.clone())]),
-        (None, Some(act)) => under_way(model, act),
+    let (mark, text, style) = match (&model.notice, under_way(model)) {
+        (Some(notice), _) if notice.is_error => (" ! ", notice.text.clone(), theme.bad),
+        (Some(notice), _) => ("   ", notice.text.clone(), Style::new()),
+        (None, Some(act)) => ("   ", act, theme.warn),
         (None, None) => return,
     };
-    frame.render_widget(line, area);
+    let lines = text::wrap(&text, usize::from(area.width.saturating_sub(4)));
+    let height = u16::try_from(lines.len()).unwrap_or(u16::MAX).min(area.y);
+    let place = Rect { y: area.bottom() - height, height, ..area };
+    let line = |(index, line)| Line::styled(format!("{}{line}", if index == 0 { mark } else { "   " }), style);
+    frame.render_widget(Clear, place);
+    frame.render_widget(Paragraph::new(lines.into_iter().enumerate().map(line).collect::<Vec<_>>()), place);
 }
 
-fn under_way<'a>(model: &Model, act: &Running) -> Line<'a> {
-    if act.is_cancelled {
-        return Line::styled(format!("   giving up: {}", act.words), model.theme.warn);
+/// The act that was begun last, in words, with how far it is and what gives it up.
+fn under_way(model: &Model) -> Option<String> {
+    let key = |action, what: &str| model.keymap.key_of(action).map(|key| format!("{key} {what}")).unwrap_or_default();
+    let far = |progress: &Option<(String, u64, u64)>| {
+        progress.as_ref().map_or_else(String::new, |(what, done, total)| {
+            format!(", {what}: {} of {}", text::size(*done), text::size(*total))
+        })
+    };
+    let given_up = key(Action::Cancel, "gives it up");
+    match (model.acts.last(), model.moves.iter().rev().find(|current| current.result.is_none())) {
+        (Some(act), _) if act.is_cancelled => Some(format!("giving up: {}", act.words)),
+        (Some(act), _) => Some(format!("under way: {}{}  ({given_up})", act.words, far(&act.progress))),
+        (None, Some(current)) => {
+            let shown = key(Action::Migrate, "in the job shows it");
+            let Move { job, host, progress, .. } = current;
+            Some(format!("under way: ckptctl migrate {job} {host}{}  ({shown}, {given_up})", far(progress)))
+        }
+        (None, None) => None,
     }
-    let progress = act.progress.as_ref().map_or_else(String::new, |(what, done, total)| {
-        format!(", {what}: {} of {}", text::size(*done), text::size(*total))
-    });
-    let key = model.keymap.key_of(Action::Cancel).map(|key| format!("  ({key} gives it up)")).unwrap_or_default();
-    Line::styled(format!("   under way: {}{progress}{key}", act.words), model.theme.warn)
 }
 
 fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -102,8 +116,10 @@ fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         Some(Layer::Palette { .. }) => &[("Enter", "do it"), ("Esc", "close")],
         Some(Layer::Confirm { .. }) => &[("Left/Right", "choose"), ("Enter", "take it"), ("Esc", "no")],
         Some(Layer::Line { .. }) => &[("Enter", "accept"), ("Esc", "leave")],
-        Some(Layer::Move(current)) if current.result.is_some() => &[("Enter", "close")],
-        Some(Layer::Move(_)) => &[("Esc", "give it up")],
+        Some(Layer::Move { job }) => {
+            let is_over = model.moves.iter().any(|current| current.job == *job && current.result.is_some());
+            if is_over { &[("Enter", "close")] } else { &[("x", "give it up"), ("Esc", "close, it goes on")] }
+        }
     };
     let mut spans = vec![Span::raw(" ")];
     if !hints.is_empty() {
@@ -119,8 +135,8 @@ fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     // Help and quit are always there, whatever else there is no room for.
     let is_last = |name: &str| matches!(name, "help" | "quit");
     let label = |command: &Command| if command.action == Action::Open { what_opens(model) } else { command.label };
-    let shown: Vec<_> =
-        COMMANDS.iter().filter(|command| command.places.contains(&place) && !label(command).is_empty()).collect();
+    let shown = COMMANDS.iter().filter(|command| command.places.contains(&place) && !label(command).is_empty());
+    let shown: Vec<_> = shown.filter(|command| is_for_now(model, command.action)).collect();
     let width = |command: &Command| {
         let key = model.keymap.keys_of(command).first().map(ToString::to_string).unwrap_or_default();
         key.chars().count() + 1 + label(command).chars().count() + 2
@@ -142,6 +158,17 @@ fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Line::from(spans), area);
 }
 
+/// Whether a command can do something with the present job, as far as that is known.
+fn is_for_now(model: &Model, action: Action) -> bool {
+    let is_over = |job: &JobStatus| matches!(job.state, JobState::Ended | JobState::Saved);
+    match (action, model.current_job().map(is_over)) {
+        (Action::Type | Action::Save | Action::Migrate | Action::Schedule | Action::Stop, Some(true))
+        | (Action::Restore | Action::Remove, Some(false)) => false,
+        (Action::Type | Action::Run, _) => !model.read_only,
+        _ => true,
+    }
+}
+
 /// What "open" means now; nothing where another key of the footer says the same.
 fn what_opens(model: &Model) -> &'static str {
     match model.place() {
@@ -160,15 +187,18 @@ fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let theme = model.theme;
     let Some(rows) = area.height.checked_sub(1).filter(|_| model.shows_log) else { return };
     heading(frame, Rect { height: 1, ..area }, " What was done, as verbs; and what went wrong", theme.dim);
-    let skipped = model.log.len().saturating_sub(usize::from(rows));
-    let lines: Vec<Line<'_>> = model.log[skipped..]
-        .iter()
-        .map(|line| {
-            let style = if line.is_error { theme.bad } else { Style::new() };
-            let at = text::clock(line.at);
-            Line::from(vec![Span::styled(format!(" {at}  "), theme.dim), Span::styled(line.text.clone(), style)])
-        })
-        .collect();
+    let width = usize::from(area.width).saturating_sub(12);
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    for line in model.log.iter().rev().take(usize::from(rows)) {
+        let style = if line.is_error { theme.bad } else { Style::new() };
+        let wrapped = text::wrap(&line.text, width);
+        for (index, part) in wrapped.into_iter().enumerate().rev() {
+            let at = if index == 0 { text::clock(line.at) } else { String::new() };
+            lines.push(Line::from(vec![Span::styled(format!(" {at:8}  "), theme.dim), Span::styled(part, style)]));
+        }
+    }
+    lines.truncate(usize::from(rows));
+    lines.reverse();
     frame.render_widget(Paragraph::new(lines), Rect { y: area.y + 1, height: rows, ..area });
 }
 
@@ -176,6 +206,12 @@ fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 fn heading(frame: &mut Frame<'_>, area: Rect, title: &str, style: Style) {
     let rest = usize::from(area.width).saturating_sub(title.chars().count() + 1);
     frame.render_widget(Line::styled(format!("{title} {}", "\u{2500}".repeat(rest)), style), area);
+}
+
+/// How many rows there are, and how many of them are shown.
+fn count_of<T: Named>(list: &List<T>, all: usize, one: &str, many: &str) -> String {
+    let count = text::count(all, one, many);
+    if list.filter.value().is_empty() { count } else { format!("{} of {count}", list.shown().len()) }
 }
 
 /// The line above a list: what it shows, or the filter.

@@ -90,7 +90,7 @@ fn with_job(model: &mut Model, tab: Tab) {
 }
 
 fn with_files(model: &mut Model) {
-    let file = |name: &str, kind| FileRow { name: name.to_owned(), kind, size: 1000 };
+    let file = |name: &str, kind| FileRow { name: name.to_owned(), path: name.into(), kind, size: 1000 };
     model.new.files.replace(vec![
         file("..", FileKind::Parent),
         file("count.c", FileKind::Source),
@@ -129,8 +129,9 @@ fn with_hosts(model: &mut Model) {
     model.hosts.selected = 1;
 }
 
-fn moving(result: Option<Result<Box<MoveReport>, String>>) -> Layer {
-    Layer::Move(Move {
+fn moving(model: &mut Model, result: Option<Result<Box<MoveReport>, String>>) {
+    model.layers.push(Layer::Move { job: "sim".to_owned() });
+    model.moves.push(Move {
         job: "sim".to_owned(),
         host: "nodeb".to_owned(),
         checks: vec![
@@ -143,7 +144,7 @@ fn moving(result: Option<Result<Box<MoveReport>, String>>) -> Layer {
         last: None,
         result,
         is_cancelled: false,
-    })
+    });
 }
 
 /// Every screen by its name.
@@ -219,7 +220,12 @@ fn screens(theme: Choice) -> Vec<(&'static str, Model)> {
             with(&|model| {
                 with_files(model);
                 let result = Some(Err(complaint.clone()));
-                model.new.build = Some(Build { source: "/home/ada/sim/count.c".into(), then_run: false, result });
+                model.new.build = Some(Build {
+                    source: "/home/ada/sim/count.c".into(),
+                    flags: String::new(),
+                    then_run: false,
+                    result,
+                });
                 model.tell("count.c was not built", true);
             }),
         ),
@@ -230,8 +236,8 @@ fn screens(theme: Choice) -> Vec<(&'static str, Model)> {
                 model.layers.push(Layer::Choose { job: "sim".to_owned() });
             }),
         ),
-        ("move", with(&|model| model.layers.push(moving(None)))),
-        ("move_done", with(&|model| model.layers.push(moving(Some(Ok(Box::new(report.clone()))))))),
+        ("move", with(&|model| moving(model, None))),
+        ("move_done", with(&|model| moving(model, Some(Ok(Box::new(report.clone())))))),
         ("help", with(&|model| model.layers.push(Layer::Help { scroll: 0 }))),
         (
             "palette",
@@ -264,7 +270,7 @@ fn screens(theme: Choice) -> Vec<(&'static str, Model)> {
                 model.layers.push(Layer::Line {
                     title: "Password of ada@nodeb:".to_owned(),
                     typed: "secret".into(),
-                    field: Field::Answer { asker: Asker::Move, echo: false },
+                    field: Field::Answer { asker: Asker::Move("sim".to_owned()), echo: false },
                 });
             }),
         ),
