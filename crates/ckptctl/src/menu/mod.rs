@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ratatui::crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture};
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
+use ratatui::crossterm::terminal::{EnterAlternateScreen, disable_raw_mode, enable_raw_mode};
 
 use effect::Effect;
 #[cfg(test)]
@@ -79,7 +79,8 @@ pub fn menu(config: &Config, read_only: bool) -> anyhow::Result<i32> {
 fn switch_on(again: bool) -> anyhow::Result<()> {
     const FAILED: &str = "the terminal cannot be used";
     if again {
-        enable_raw_mode().context(FAILED)?;
+        // Once it is enabled, enabling it does nothing.
+        disable_raw_mode().and_then(|()| enable_raw_mode()).context(FAILED)?;
         execute!(std::io::stdout(), EnterAlternateScreen).context(FAILED)?;
     }
     execute!(std::io::stdout(), EnableMouseCapture, EnableBracketedPaste).context(FAILED)
