@@ -22,6 +22,11 @@ pub enum Request {
     Probe,
     /// Which jobs are here? → [`Reply::Jobs`].
     Jobs,
+    /// What does the program of a job hold? → [`Reply::Holds`].
+    Holds {
+        /// The job's name there.
+        job: String,
+    },
     /// Which of these contents are not here, neither under their paths nor in the store? → [`Reply::Lacking`].
     Lacking {
         /// What will be needed.
@@ -245,6 +250,11 @@ pub enum Reply {
     Jobs {
         /// All of them.
         jobs: Vec<JobStatus>,
+    },
+    /// What a program holds, for people.
+    Holds {
+        /// Lines under headings.
+        groups: Vec<(String, Vec<String>)>,
     },
     /// Contents that are not there, with how many bytes of each have come already.
     Lacking {

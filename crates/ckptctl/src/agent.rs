@@ -25,7 +25,7 @@ use crate::cli::AgentArgs;
 use crate::failure::{self, Failure};
 use crate::jobs::{self, JobStore};
 use crate::supervisor::{FILES, Launch, LaunchKind, door_name};
-use crate::{client, doctor, door, fate, local};
+use crate::{client, doctor, door, fate, holds, local};
 
 /// Who says nothing for so long, before it has said what it wants, is gone.
 const PATIENCE: Timespec = Timespec { tv_sec: 120, tv_nsec: 0 };
@@ -74,6 +74,7 @@ fn answer(request: &Request, stream: &mut Duplex) -> anyhow::Result<Option<UnixS
     let reply = match request {
         Request::Probe => Reply::Machine(Box::new(report()?)),
         Request::Jobs => Reply::Jobs { jobs: jobs::statuses(&JobStore::open()?)? },
+        Request::Holds { job } => Reply::Holds { groups: holds::of(JobStore::open()?.living(job)?.pid)? },
         Request::Outcome { txn } => fate::outcome(&JobStore::open()?, txn)?,
         Request::Written { job } => written(job)?,
         Request::Forget { job } => {

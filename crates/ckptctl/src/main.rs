@@ -20,6 +20,7 @@ mod export;
 mod failure;
 mod fate;
 mod fetch;
+mod holds;
 mod hosts;
 mod image;
 mod inspect;

@@ -132,6 +132,13 @@ fn there_and_back(menu: &mut Menu, recording: &mut Recording) -> Result<()> {
     menu.wait_until("it counts there", |lines| counts(lines).last().is_some_and(|(_, host)| host == "nodea"))?;
     say(menu, "hello from afar")?;
     recording.hold(menu, 1500);
+    // What it holds there.
+    menu.press("\t\t")?;
+    menu.wait("1 thread")?;
+    menu.wait("of memory")?;
+    recording.hold(menu, 2500);
+    menu.press("\t")?;
+    menu.wait_gone("of memory")?;
     menu.press("c")?;
     menu.wait("iB, it stood still for")?;
     recording.hold(menu, 1500);

@@ -76,12 +76,10 @@ pub enum Effect {
     List(PathBuf),
     /// Show the beginning of a file.
     Preview(PathBuf),
-    /// Read what a local process holds.
+    /// Read what a job's program holds.
     Holds {
         /// The job.
         job: String,
-        /// Its process.
-        pid: i32,
     },
     /// Read when a job is saved by itself.
     Schedule {

@@ -6,7 +6,6 @@
 
 mod complaint;
 mod effect;
-mod holds;
 mod keys;
 mod listing;
 mod model;

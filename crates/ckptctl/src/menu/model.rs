@@ -10,6 +10,7 @@ use super::effect::{Asker, Effect, Reason};
 use super::keys::{Keymap, Place};
 use super::theme::Theme;
 use crate::client::DetachKey;
+use crate::holds::Groups;
 use crate::jobs::Schedule;
 use crate::text;
 
@@ -191,9 +192,6 @@ impl Named for HostRow {
         self.name.clone()
     }
 }
-
-/// Lines under headings.
-pub type Groups = Vec<(String, Vec<String>)>;
 
 /// The job that is open.
 pub struct OpenJob {

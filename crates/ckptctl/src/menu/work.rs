@@ -27,10 +27,10 @@ use signal_hook::iterator::Signals;
 use super::effect::{Asker, Effect, Reason};
 use super::model::{FileKind, FileRow};
 use super::update::{Msg, Shown};
-use super::{complaint, holds, listing, trials};
+use super::{complaint, listing, trials};
 use crate::jobs::JobStore;
 use crate::supervisor::Log;
-use crate::{checkpoint, client, failure, text};
+use crate::{checkpoint, client, failure, holds, text};
 
 /// Lines of a file that are shown.
 const PREVIEW: usize = 400;
@@ -179,8 +179,8 @@ impl Worker {
                 let lines = preview(&path).unwrap_or_else(|error| vec![error.to_string()]);
                 tell(Msg::Previewed(path, lines));
             }),
-            Effect::Holds { job, pid } => spawn("holds", move || {
-                let held = holds::of(pid).map_err(|error| failure::line(&error));
+            Effect::Holds { job } => spawn("holds", move || {
+                let held = holds::of_job(&job).map_err(|error| failure::line(&error));
                 tell(Msg::Held(job, held));
             }),
             Effect::Hosts => spawn("hosts", move || {

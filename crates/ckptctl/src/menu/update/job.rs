@@ -1,6 +1,5 @@
 //! The open job: its terminal, its checkpoints, what it holds.
 
-use ckpt_transfer::hosts::LOCAL;
 use ckpt_transfer::protocol::{JobState, JobStatus, WindowSize};
 
 use super::commands::{begin, current, words};
@@ -148,18 +147,16 @@ pub fn next_tab(model: &mut Model) -> Vec<Effect> {
 
 /// Shows a view of the job.
 pub fn show(model: &mut Model, tab: Tab) -> Vec<Effect> {
-    let pid = model.current_job().filter(|job| job.host == LOCAL).and_then(|job| job.pid);
     let Some(job) = &mut model.job else { return Vec::new() };
     (job.tab, job.scroll) = (tab, 0);
     let name = job.name.clone();
-    match (tab, pid) {
-        (Tab::Holds, Some(pid)) => vec![Effect::Holds { job: name, pid }],
-        (Tab::Holds, None) => {
-            job.holds = Some(Err("only what runs on this machine can be looked into from here".to_owned()));
-            Vec::new()
+    match tab {
+        Tab::Holds => {
+            job.holds = None;
+            vec![Effect::Holds { job: name }]
         }
-        (Tab::Checkpoints, _) => vec![history(&name)],
-        (Tab::Terminal, _) => resized(model),
+        Tab::Checkpoints => vec![history(&name)],
+        Tab::Terminal => resized(model),
     }
 }
 

@@ -2,10 +2,33 @@
 
 use std::path::Path;
 
+use ckpt_core::Class;
 use ckpt_core::proc::{self, VmaKind};
+use ckpt_transfer::protocol::{Reply, Request};
+use ckpt_transfer::ssh::Nobody;
 
-use super::model::Groups;
+use crate::failure::Failure;
+use crate::jobs::{Job, JobStore};
+use crate::remote::Machine;
 use crate::text;
+
+/// Lines under headings.
+pub type Groups = Vec<(String, Vec<String>)>;
+
+/// Looks at a job's program, wherever it runs; nobody is asked anything.
+///
+/// # Errors
+/// When it has ended, or its host cannot be asked.
+pub fn of_job(name: &str) -> anyhow::Result<Groups> {
+    let job = JobStore::open()?.living(name)?;
+    let Job { host: Some(host), name_there, .. } = &job else { return of(job.pid) };
+    let there = name_there.clone().unwrap_or_else(|| name.to_owned());
+    let agent = Machine::of(host)?.agent(&[], &mut Nobody, &mut |_, _| ())?;
+    match agent.ask(&Request::Holds { job: there })? {
+        Reply::Holds { groups } => Ok(groups),
+        _ => Err(Failure::new(Class::Remote, format!("{host} answers something else than asked for")).into()),
+    }
+}
 
 /// Looks at a process, without stopping it.
 ///
