@@ -25,6 +25,7 @@ pub fn add(suite: &mut Suite) {
     }
     suite.add("migrate::at_home", Whos::Both, at_home);
     suite.add("migrate::death_by_signal", Whos::User, death_by_signal);
+    suite.add("migrate::timers_over_two_moves", Whos::Both, timers_over_two_moves);
     suite.add("migrate::unread_input", Whos::Both, unread_input);
     suite.add("migrate::detach_and_attach", Whos::User, detach_and_attach);
     suite.add("migrate::connection_drops", Whos::User, connection_drops);
@@ -132,6 +133,19 @@ fn death_by_signal(case: &Case) -> Result<()> {
     let journey = Journey::start(case, &network, ("traveller", &[]))?;
     journey.migrate("beta")?;
     let transcript = journey.end("quit 3\n", Ending::Exited(3))?;
+    ensure!(transcript.others == ["as expected"], "{:?}", transcript.others);
+    Ok(())
+}
+
+/// Timers that tell a thread, by the ids that it has in the nest that it lives in since the first move.
+fn timers_over_two_moves(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    let mut journey = Journey::start(case, &network, ("traveller", &["timers=all", "threads=2"]))?;
+    for host in ["alpha", "beta", "local"] {
+        journey.migrate(host)?;
+    }
+    journey.press("quit 0\n")?;
+    let transcript = journey.ended(Ending::Exited(0))?;
     ensure!(transcript.others == ["as expected"], "{:?}", transcript.others);
     Ok(())
 }

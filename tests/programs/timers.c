@@ -1,5 +1,5 @@
 // Timers across the restore: `interval` (setitimer), `posix` (ids and remaining time), `cpu` (those that
-// run on processor time), `thread` (delivered to one thread), `clocks` (monotonic goes on, real time jumps).
+// run on processor time), `thread` (delivered to one thread), `targets` (to all kinds of them), `clocks` (monotonic goes on, real time jumps).
 #include <sys/time.h>
 #include "check.h"
 
@@ -141,6 +141,80 @@ static void thread(void) {
     pthread_join(thread, NULL);
 }
 
+static volatile int notified[3], noticed[65];
+static void on_notify(union sigval value) { notified[value.sival_int]++; }
+static void on_target(int s) {
+    check(!noticed[s] || noticed[s] == gettid(), "signal %d came in thread %d, then in %d", s, noticed[s], gettid());
+    noticed[s] = gettid();
+    fired[s]++;
+}
+
+// Timers that repeat, one for each kind of target.
+static void targets(void) {
+    enum { PROCESS, MAIN, OTHER, DELETED };
+    pthread_t thread;
+    timer_t id[DELETED + 1];
+    struct itimerspec at = {{0, 20000000}, {0, 20000000}}, now;
+    struct sigaction action = {.sa_handler = on_target, .sa_flags = SA_RESTART};
+    for (int i = MAIN; i <= OTHER; i++) sigaction(SIGRTMIN + i, &action, NULL);
+    pthread_create(&thread, NULL, spin, NULL);
+    while (!worker) usleep(1000);
+    for (int i = PROCESS; i <= DELETED; i++) {
+        struct sigevent event = {.sigev_notify = i == PROCESS ? SIGEV_SIGNAL : SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN + i};
+        if (i != PROCESS) event.sigev_notify_thread_id = i == OTHER ? worker : gettid();
+        need(timer_create(CLOCK_MONOTONIC, &event, &id[i]) == 0);
+        need(timer_settime(id[i], 0, &at, NULL) == 0);
+    }
+    timer_delete(id[DELETED]);
+    // The C library makes a thread that it tells by SIGEV_THREAD_ID.
+    timer_t made[2];
+    for (int i = 0; i < 2; i++) {
+        struct sigevent event = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = on_notify};
+        event.sigev_value.sival_int = i + 1;
+        need(timer_create(i ? CLOCK_REALTIME : CLOCK_MONOTONIC, &event, &made[i]) == 0);
+        need(timer_settime(made[i], 0, &at, NULL) == 0);
+    }
+    ready();
+    wait_go();
+    int before[3], seen[3] = {notified[0], notified[1], notified[2]};
+    for (int i = PROCESS; i <= OTHER; i++) before[i] = fired[SIGRTMIN + i];
+    int64_t since = now_ms(CLOCK_MONOTONIC);
+    for (int left = 1; left && now_ms(CLOCK_MONOTONIC) - since < LATE;) {
+        usleep(10000);
+        left = 0;
+        for (int i = PROCESS; i <= OTHER; i++) left |= fired[SIGRTMIN + i] < before[i] + 3;
+        for (int i = 1; i <= 2; i++) left |= notified[i] < seen[i] + 3;
+    }
+    for (int i = PROCESS; i <= OTHER; i++)
+        check(fired[SIGRTMIN + i] >= before[i] + 3, "timer %d went off %d times", i, fired[SIGRTMIN + i] - before[i]);
+    for (int i = 1; i <= 2; i++) check(notified[i] >= seen[i] + 3, "thread %d was made %d times", i, notified[i] - seen[i]);
+    check(noticed[SIGRTMIN + MAIN] == gettid(), "in thread %d", noticed[SIGRTMIN + MAIN]);
+    check(noticed[SIGRTMIN + OTHER] == worker, "in thread %d", noticed[SIGRTMIN + OTHER]);
+    for (int i = PROCESS; i <= OTHER; i++) {
+        check(timer_gettime(id[i], &now) == 0 && now.it_interval.tv_nsec == 20000000, "timer %d", i);
+        check(timer_delete(id[i]) == 0, "timer %d", i);
+    }
+    for (int i = 0; i < 2; i++) check(timer_delete(made[i]) == 0, "timer of a thread %d", i);
+    leave = 1;
+    pthread_join(thread, NULL);
+}
+
+// A timer whose thread has ended: refused.
+static void orphan(void) {
+    pthread_t thread;
+    timer_t id;
+    pthread_create(&thread, NULL, spin, NULL);
+    while (!worker) usleep(1000);
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN};
+    event.sigev_notify_thread_id = worker;
+    need(timer_create(CLOCK_MONOTONIC, &event, &id) == 0);
+    leave = 1;
+    pthread_join(thread, NULL);
+    while (syscall(SYS_tgkill, getpid(), worker, 0) == 0) usleep(1000);
+    ready();
+    wait_go();
+}
+
 // The harness keeps it on disk for 3 s: the monotonic clocks must not have gone on for so long, real time must.
 static void clocks(int disturbed) {
     clockid_t steady[] = {CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_MONOTONIC_COARSE, CLOCK_MONOTONIC_RAW};
@@ -171,6 +245,8 @@ int main(int argc, char **argv) {
     if (is(argv[1], "posix")) posix();
     if (is(argv[1], "cpu")) cpu();
     if (is(argv[1], "thread")) thread();
+    if (is(argv[1], "targets")) targets();
+    if (is(argv[1], "orphan")) orphan();
     if (is(argv[1], "clocks")) clocks(argc > 2);
     return done();
 }

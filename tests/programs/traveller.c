@@ -1,5 +1,5 @@
 // Counts while it is moved from machine to machine, and looks at everything that must go on as it was: `traveller MARK [threads=N] [period=MS]
-// [memory=MIB] [port=N] [device=PATH] [output=grows|anew]`. Every thread prints `NAME NUMBER HOST MILLISECONDS`; the first also keeps its number in its name
+// [memory=MIB] [port=N] [device=PATH] [output=grows|anew] [timers=all]`. Every thread prints `NAME NUMBER HOST MILLISECONDS`; the first also keeps its number in its name
 // (seen by `ps`), writes the same lines to the file `trail`, and reads the file `input` in small steps. What is typed: `quit N`, `die N` (by a
 // signal), `deaf` (reads nothing more until it is on another machine), anything else is repeated.
 #include <netinet/in.h>
@@ -144,6 +144,45 @@ static int connected(const char *port) {
     return fd;
 }
 
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+// Timers of all kinds, each of which counts: for the process, for one thread, by a new thread.
+enum { KINDS = 3 };
+static volatile int ticks[KINDS];
+
+static void on_tick(int s) {
+    check(s == SIGRTMIN || gettid() == getpid(), "in thread %d", gettid());
+    ticks[s - SIGRTMIN]++;
+}
+
+static void on_tick_in_thread(union sigval value) { ticks[value.sival_int]++; }
+
+static void start_timers(void) {
+    struct sigaction action = {.sa_handler = on_tick, .sa_flags = SA_RESTART};
+    struct itimerspec often = {{0, 50000000}, {0, 50000000}};
+    for (int i = 0; i < KINDS; i++) {
+        const int notify[KINDS] = {SIGEV_SIGNAL, SIGEV_THREAD_ID, SIGEV_THREAD};
+        struct sigevent event = {.sigev_notify = notify[i], .sigev_signo = SIGRTMIN + i};
+        event.sigev_value.sival_int = i;
+        if (notify[i] == SIGEV_THREAD_ID) event.sigev_notify_thread_id = gettid();
+        if (notify[i] == SIGEV_THREAD) event.sigev_notify_function = on_tick_in_thread;
+        else sigaction(SIGRTMIN + i, &action, NULL);
+        timer_t id;
+        need(timer_create(CLOCK_MONOTONIC, &event, &id) == 0);
+        need(timer_settime(id, 0, &often, NULL) == 0);
+    }
+}
+
+static void check_timers(void) {
+    for (int i = 0; i < KINDS; i++) {
+        int before = ticks[i];
+        for (int tries = 0; tries < 500 && ticks[i] < before + 3; tries++) pause_for(10);
+        check(ticks[i] >= before + 3, "timer %d went off %d times", i, ticks[i] - before);
+    }
+}
+
 int main(int argc, char **argv) {
     need(argc >= 2);
     int threads = atoi(option(argv, "threads", "1")), trail, input, peer = -1;
@@ -162,6 +201,8 @@ int main(int argc, char **argv) {
     struct sigaction action = {.sa_handler = window_changed, .sa_flags = SA_RESTART};
     sigaction(SIGWINCH, &action, NULL);
     echoes(0);
+    int has_timers = *option(argv, "timers", "");
+    if (has_timers) start_timers();
     static const char *const names[MOST_THREADS] = {"a", "b", "c", "d", "e", "f"};
     pthread_t id[MOST_THREADS];
     for (int i = 1; i < threads; i++) need(pthread_create(&id[i], NULL, count, (void *)names[i]) == 0);
@@ -223,6 +264,7 @@ int main(int argc, char **argv) {
         if (number % 64 == 0) check(is_filled(memory, size > 1 << 20 ? 1 << 20 : size, 1), "memory has changed");
         if (now_ms(CLOCK_MONOTONIC) - began > 300000) leave = 100;
     }
+    if (has_timers) check_timers();
     check(is_filled(memory, size, 1), "memory has changed");
     for (int i = 1; i < threads; i++) check(pthread_join(id[i], NULL) == 0, "thread %d", i);
     done();

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use ckpt_trace::{CallSite, Injection, Outcome, arch};
+use ckpt_trace::{CallSite, Injection, Outcome, Stopped, arch};
 
 use crate::depart::DepartOptions;
 use crate::freeze::Frozen;
@@ -70,11 +70,13 @@ pub fn capture(frozen: &mut Frozen, options: &DepartOptions) -> Result<Captured,
     memory.guards = guards(pid, &memory)?;
     memory.locks_future = answers.locks_future;
     let attributes = ProcessAttributes::capture(pid, &status, &answers.process, &answers.first)?;
+    let outer_ids = frozen.threads.iter().map(Stopped::tid);
+    let inner_ids = outer_ids.zip(answers.threads.iter().map(|thread| thread.tid)).collect();
     let state = ProcessState {
         process: attributes,
         credentials: Credentials::capture(pid, &status)?,
         signals: SignalState::capture(&frozen.threads[0], answers.actions, &answers.first, frozen.stopped_by)?,
-        timers: TimerState::capture(&answers.timers, &answers.first),
+        timers: TimerState::capture(pid, &answers.timers, &answers.first, &inner_ids)?,
         threads: answers.threads,
         descriptors,
         clocks: ClockState::capture(pid),

@@ -39,7 +39,7 @@ pub enum TimerNotify {
 pub enum TimerTarget {
     /// The process.
     Process(i32),
-    /// One thread of it, by `SIGEV_THREAD_ID`. 0 when it has ended.
+    /// One thread of it, by `SIGEV_THREAD_ID`, also when it has ended.
     Thread(i32),
 }
 

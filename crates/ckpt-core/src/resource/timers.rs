@@ -3,7 +3,9 @@
 //! The kernel tells how much time is left, not whether it was given as an instant: a timer of the wall clock goes off
 //! later by as long as the program was away.
 
-use ckpt_trace::{Batch, Outcome};
+use std::collections::BTreeMap;
+
+use ckpt_trace::{Batch, Outcome, Tid};
 use serde::{Deserialize, Serialize};
 
 use crate::proc::{self, PosixTimer, TimerNotify, TimerTarget};
@@ -35,7 +37,7 @@ pub struct PosixTimerState {
     pub signal: i32,
     /// The value that goes with the signal.
     pub value: u64,
-    /// The thread that it tells, if one alone (`SIGEV_THREAD_ID`).
+    /// The thread that it tells, if one alone (`SIGEV_THREAD_ID`), by the id that the program sees.
     pub thread: Option<i32>,
     /// Interval and remaining time, as seconds and nanoseconds; all 0 when off.
     pub setting: [u64; 4],
@@ -73,28 +75,39 @@ pub fn ask(pid: i32, batch: &mut Batch) -> Result<Asked, crate::Error> {
 }
 
 impl TimerState {
-    /// The answers.
-    #[must_use]
-    pub fn capture(asked: &Asked, answers: &Outcome) -> Self {
+    /// The answers of process `pid`. `inner_ids` tells of each of its threads, by the id that we see, the id that the program
+    /// sees.
+    ///
+    /// # Errors
+    /// [`crate::Error::Refused`] for a timer that tells a thread which the process does not have.
+    pub fn capture(
+        pid: i32,
+        asked: &Asked,
+        answers: &Outcome,
+        inner_ids: &BTreeMap<Tid, i32>,
+    ) -> Result<Self, crate::Error> {
         let words = |at: u64| [0, 8, 16, 24].map(|offset| answers.word(at + offset));
         let interval = (0..INTERVAL_TIMERS).map(|which| words(asked.interval + which * 32)).collect();
-        let posix = asked.posix.iter().map(|(timer, setting)| PosixTimerState {
-            id: timer.id,
-            clock: timer.clock,
-            notify: match timer.notify {
-                TimerNotify::Signal => 0,
-                TimerNotify::None => 1,
-                TimerNotify::Thread => 2,
-            },
-            signal: timer.signal,
-            value: timer.value,
-            thread: match timer.target {
-                TimerTarget::Thread(tid) => Some(tid),
-                TimerTarget::Process(_) => None,
-            },
-            setting: words(*setting),
-        });
-        Self { interval, posix: posix.collect() }
+        let mut posix = Vec::with_capacity(asked.posix.len());
+        for (timer, setting) in &asked.posix {
+            posix.push(PosixTimerState {
+                id: timer.id,
+                clock: timer.clock,
+                notify: match timer.notify {
+                    TimerNotify::Signal => 0,
+                    TimerNotify::None => 1,
+                    TimerNotify::Thread => 2,
+                },
+                signal: timer.signal,
+                value: timer.value,
+                thread: match timer.target {
+                    TimerTarget::Thread(tid) => Some(*inner_ids.get(&tid).ok_or_else(|| without_thread(pid, timer))?),
+                    TimerTarget::Process(_) => None,
+                },
+                setting: words(*setting),
+            });
+        }
+        Ok(Self { interval, posix })
     }
 
     /// Makes the POSIX timers again with their ids, not yet running. `new_tid` tells a thread's id of now.
@@ -157,6 +170,14 @@ impl TimerState {
             batch.call("timer_settime", libc::SYS_timer_settime, &[u64::from(timer.id.unsigned_abs()), 0, at, 0]);
         }
     }
+}
+
+fn without_thread(pid: i32, timer: &PosixTimer) -> crate::Error {
+    crate::Error::refused(
+        pid,
+        format!("its POSIX timer {} tells a thread that has ended, and such a timer cannot be made again", timer.id),
+        "let it delete the timer before the checkpoint",
+    )
 }
 
 #[cfg(test)]

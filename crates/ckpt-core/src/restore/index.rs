@@ -12,6 +12,7 @@ use ckpt_trace::arch;
 use crate::Error;
 use crate::resource::descriptors::{Description, Descriptor, Opened};
 use crate::resource::memory::{Backing, Bounds, MemoryState};
+use crate::resource::timers::PosixTimerState;
 use crate::resource::{Layout, ProcessState};
 
 /// An opened image, or the front of one that comes through a stream.
@@ -184,6 +185,12 @@ impl ImageIndex {
         let ids = state.timers.posix.iter().map(|timer| timer.id);
         if ids.clone().any(|id| id < 0) || !ids.is_sorted_by(|one, next| one < next) {
             return Err("its timers are not in the order of their ids".to_owned());
+        }
+        let is_of_no_thread = |timer: &&PosixTimerState| {
+            timer.thread.is_some_and(|tid| state.threads.iter().all(|thread| thread.tid != tid))
+        };
+        if let Some(timer) = state.timers.posix.iter().find(is_of_no_thread) {
+            return Err(format!("its timer {} tells a thread that is not in it", timer.id));
         }
         Ok(())
     }

@@ -21,11 +21,19 @@ fn state(posix: Vec<PosixTimerState>) -> TimerState {
 }
 
 fn captured(tracee: &Tracee, worker: &mut Worker) -> TimerState {
+    captured_as(tracee, worker, &BTreeMap::from([(tracee.pid, tracee.pid)])).unwrap()
+}
+
+fn captured_as(
+    tracee: &Tracee,
+    worker: &mut Worker,
+    inner_ids: &BTreeMap<Tid, i32>,
+) -> Result<TimerState, crate::Error> {
     let mut batch = worker.batch();
     let asked = ask(tracee.pid, &mut batch).unwrap();
     let outcome = worker.run(batch);
     outcome.all().unwrap();
-    TimerState::capture(&asked, &outcome)
+    TimerState::capture(tracee.pid, &asked, &outcome, inner_ids)
 }
 
 fn rebuilt(state: &TimerState, has_restore_ids: bool) -> TimerState {
@@ -97,6 +105,11 @@ fn a_timer_of_a_thread_follows_it() {
     wanted.rebuild(&mut batch, false, |tid| if tid == 77 { tracee.pid } else { 0 });
     worker.run(batch).all().unwrap();
     assert_eq!(captured(&tracee, &mut worker).posix[0].thread, Some(tracee.pid));
+    // The kernel tells the id that we see; what is saved is the one that the program sees.
+    let inner = captured_as(&tracee, &mut worker, &BTreeMap::from([(tracee.pid, 77)])).unwrap();
+    assert_eq!(inner, wanted);
+    let unknown = captured_as(&tracee, &mut worker, &BTreeMap::new());
+    assert!(matches!(unknown, Err(crate::Error::Refused { .. })));
 }
 
 /// Only those that were running run again, with the time that was left.

@@ -300,10 +300,13 @@ fn a_heap_beyond_the_address_space_is_refused() {
 }
 
 #[test]
-fn timers_without_order_are_refused() {
+fn timers_without_order_or_thread_are_refused() {
     let timer = |id: i32| json!({ "id": id, "clock": 0, "notify": 0, "signal": 10, "value": 0, "thread": null, "setting": [0, 0, 0, 0] });
     refused(&[], &[("/timers/posix", json!([timer(-1)]))], "timer");
     refused(&[], &[("/timers/posix", json!([timer(2), timer(1)]))], "timer");
+    let mut of_no_thread = timer(1);
+    of_no_thread["thread"] = json!(i32::MAX);
+    refused(&[], &[("/timers/posix", json!([of_no_thread]))], "thread");
 }
 
 #[test]
