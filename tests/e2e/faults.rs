@@ -190,7 +190,7 @@ fn one(case: &Case, network: &Network, plan: &Plan<'_>, fault: Fault, step: &Ste
 }
 
 /// The processes on a host that SSH has started for other machines.
-fn agents(host: &Host) -> Vec<Pid> {
+pub fn agents(host: &Host) -> Vec<Pid> {
     let is_agent = |pid: &i32| {
         let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let mut arguments = arguments.split(|byte| *byte == 0);
@@ -354,7 +354,7 @@ fn is_same_trail(directory: &Path, transcript: &Transcript) -> Result<()> {
     Ok(())
 }
 
-fn end(pid: Pid) -> Result<()> {
+pub fn end(pid: Pid) -> Result<()> {
     match kill_process(pid, Signal::KILL) {
         // It has done its part this moment.
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),

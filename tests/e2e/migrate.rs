@@ -8,8 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ckpt_tests::{Case, Ending, Link, Network, Suite, Terminal, Who, Whos};
+use ckpt_tests::{Case, Ending, Link, Network, Running, Suite, Terminal, Who, Whos};
 
+use crate::faults::{agents, end};
 use crate::journey::{JOB, Journey, SIZE, Transcript, Traveller, done, input, this_machine};
 
 /// Name, program and arguments, and the names of its threads.
@@ -36,6 +37,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("migrate::what_has_grown", Whos::User, what_has_grown);
     suite.add("migrate::no_room_for_files", Whos::User, no_room_for_files);
     suite.add("migrate::saved_before_each_move", Whos::User, saved_before_each_move);
+    suite.add("migrate::cancelled_while_memory_is_sent", Whos::User, cancelled_while_memory_is_sent);
     suite.add("migrate::checkpoint_is_cancelled", Whos::User, checkpoint_is_cancelled);
 }
 
@@ -432,4 +434,47 @@ fn is_cancelled(case: &Case, journey: &Journey<'_>, words: &[&str]) -> Result<()
     };
     ensure!(!left.iter().any(is_image), "{words:?} has left {left:?}");
     journey.see_it_count(10)
+}
+
+/// A move that is given up, and one whose destination dies, while memory is on its way: the program goes on, and that is what is
+/// said.
+fn cancelled_while_memory_is_sent(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    network.introduce(case)?;
+    let mut journey = Journey::start(case, &network, ("traveller", &["memory=600"]))?;
+    let pid = journey.copies().0[0].pid;
+    let goes_on = |journey: &Journey<'_>| {
+        ensure!(journey.copies().0.len() == 1 && journey.copies().0[0].pid == pid, "{:?}", journey.copies());
+        journey.is_only_on("local")?;
+        let log = fs::read_to_string(case.path(format!(".local/state/ckptctl/jobs/{JOB}/moves.log")))?;
+        ensure!(log.lines().rev().take(3).any(|line| line.ends_with("source: runs on")), "{log}");
+        journey.see_it_count(10)
+    };
+    for host in ["alpha", "beta"] {
+        let (mut terminal, mut moving) = while_memory_is_sent(case, &journey, host)?;
+        terminal.press(b"\x03")?;
+        ensure!(moving.wait()? == Ending::Exited(130), "{}", moving.streams());
+        ensure!(moving.stdout().contains("cancelled; the program goes on here"), "{}", moving.streams());
+        goes_on(&journey)?;
+    }
+    let (_terminal, mut moving) = while_memory_is_sent(case, &journey, "alpha")?;
+    agents(&network.alpha).into_iter().try_for_each(end)?;
+    ensure!(moving.wait()? == Ending::Exited(5), "{}", moving.streams());
+    let said = moving.stdout();
+    ensure!(said.contains("the connection to alpha") && said.contains("the program goes on here"), "{said}");
+    goes_on(&journey)?;
+    journey.migrate("alpha")?;
+    journey.press("quit 0\n")?;
+    let transcript = journey.ended(Ending::Exited(0))?;
+    ensure!(transcript.others == ["as expected"], "{:?}", transcript.others);
+    Ok(())
+}
+
+/// A move in a terminal of its own, when its memory is being sent.
+fn while_memory_is_sent(case: &Case, journey: &Journey<'_>, host: &str) -> Result<(Terminal, Running)> {
+    let mut terminal = Terminal::open(case)?;
+    terminal.resize(SIZE.0, SIZE.1)?;
+    let mut moving = case.start_on(&mut terminal, &journey.verb(&["migrate", JOB, host]))?;
+    moving.wait_for_text(" MiB of 60")?;
+    Ok((terminal, moving))
 }

@@ -376,7 +376,8 @@ impl<'a, E: Ends> Frozen<'a, E> {
             Reply::Sent { bytes, pages, .. } => Ok((bytes, pages)),
             other => Err(other),
         };
-        let (bytes, pages) = self.mover.expect(Side::Source, None, sent)?;
+        let sent = self.mover.expect(Side::Source, None, sent);
+        let (bytes, pages) = sent.map_err(|fault| self.mover.cause(fault))?;
         self.times.sent = self.mover.ends.now();
         let ready = |reply| match reply {
             Reply::Ready { notes } => Ok(notes),

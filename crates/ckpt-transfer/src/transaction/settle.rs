@@ -10,10 +10,32 @@ use crate::protocol::{Reply, Request};
 
 /// For how long a destination is asked whether it runs the program.
 const DOUBT: Duration = Duration::from_secs(20);
+/// What the source may not have answered yet when a move is called off: that it departs, and that a file is read.
+const UNANSWERED: usize = 2;
 /// How long the source waits for a mover before it saves a program whose fate it does not know.
 pub const ABANDONED: Duration = Duration::from_secs(60);
 
 impl<E: Ends> Mover<'_, E> {
+    /// Why memory could not be sent: when the connection broke, the destination may have failed, as is heard in a moment.
+    pub(super) fn cause(&mut self, fault: Fault) -> Fault {
+        const MOMENT: Duration = Duration::from_secs(3);
+        if !matches!(&fault, Fault::Failed(Side::Source, failed) if failed.exit == Class::Remote as i32) {
+            return fault;
+        }
+        let until = self.ends.now() + MOMENT;
+        while self.ends.now() < until {
+            match self.hear(TICK) {
+                Some(Incoming::Said(Side::Destination, Reply::Failed { message, exit }, _)) => {
+                    return Fault::Failed(Side::Destination, Failed { message, exit });
+                }
+                Some(Incoming::Lost(side, why)) => return Fault::Lost(side, why),
+                Some(Incoming::Cancelled) => return Fault::Cancelled,
+                _ => {}
+            }
+        }
+        fault
+    }
+
     /// The destination was not told to let the program go: it goes on at the source.
     pub(super) fn call_off(&mut self, fault: Fault) -> Broken {
         let (message, exit) = self.told(fault);
@@ -25,7 +47,7 @@ impl<E: Ends> Mover<'_, E> {
         self.ends.close_channels();
         self.ends.leave(Side::Destination);
         self.ends.enter("resuming");
-        let resumed = self.insist(&Request::Resume, |reply| match reply {
+        let resumed = self.insist(&Request::Resume, UNANSWERED, |reply| match reply {
             Reply::Resumed => Ok(()),
             other => Err(other),
         });
@@ -86,7 +108,7 @@ impl<E: Ends> Mover<'_, E> {
     /// Has the source save the program and end it.
     fn save(&mut self, what: &str) -> Broken {
         self.ends.enter("saving");
-        let saved = self.insist(&Request::Save, |reply| match reply {
+        let saved = self.insist(&Request::Save, 0, |reply| match reply {
             Reply::Saved { report } => Ok(report),
             other => Err(other),
         });
@@ -117,7 +139,7 @@ impl<E: Ends> Mover<'_, E> {
     pub(super) fn discard(&mut self) -> bool {
         let discard =
             Request::Discard { host: self.plan.to.clone(), job: self.ends.name_there(), relay: self.plan.relay };
-        let discarded = self.insist(&discard, |reply| match reply {
+        let discarded = self.insist(&discard, 0, |reply| match reply {
             Reply::Discarded { keys, piped, piped_ended } => Ok((keys, piped, piped_ended)),
             other => Err(other),
         });
@@ -130,14 +152,24 @@ impl<E: Ends> Mover<'_, E> {
         discarded.is_ok()
     }
 
-    /// Says something to the source until it answers, over new connections if need be, as long as it waits for a mover.
-    fn insist<T>(&mut self, request: &Request, accept: impl Fn(Reply) -> Result<T, Reply>) -> Result<T, Failed> {
+    /// Says something to the source until it answers, over new connections if need be, as long as it waits for a mover. As
+    /// many failures as there may be `unanswered` requests may be the answers to those: then it is said again.
+    fn insist<T>(
+        &mut self,
+        request: &Request,
+        mut unanswered: usize,
+        accept: impl Fn(Reply) -> Result<T, Reply>,
+    ) -> Result<T, Failed> {
         let until = self.ends.now() + ABANDONED;
         self.early.clear();
         loop {
             self.say(Side::Source, request);
             let fault = loop {
                 match self.hear(TICK) {
+                    Some(Incoming::Said(Side::Source, Reply::Failed { .. }, _)) if unanswered > 0 => {
+                        unanswered -= 1;
+                        self.say(Side::Source, request);
+                    }
                     Some(Incoming::Said(Side::Source, Reply::Failed { message, exit }, _)) => {
                         return Err(Failed { message, exit });
                     }

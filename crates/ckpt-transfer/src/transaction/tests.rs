@@ -69,6 +69,8 @@ struct World {
     source: Source,
     destination: Destination,
     is_refused: bool,
+    /// The source is sending memory.
+    is_sending: bool,
     /// Since when the source has no mover.
     abandoned: Option<Duration>,
     is_connected: [bool; 2],
@@ -76,6 +78,8 @@ struct World {
     inbox: VecDeque<Incoming>,
     late: Vec<(Side, Request)>,
     step: usize,
+    /// The step in which the destination begins to build.
+    arrives_at: usize,
     troubles: Vec<Trouble>,
     machine: MachineReport,
     told: Vec<Reply>,
@@ -141,12 +145,14 @@ impl World {
             source: Source::Runs,
             destination: Destination::Nothing,
             is_refused: false,
+            is_sending: false,
             abandoned: None,
             is_connected: [false; 2],
             down_until: [Duration::ZERO; 2],
             inbox: VecDeque::new(),
             late: Vec::new(),
             step: 0,
+            arrives_at: 0,
             troubles: troubles.to_vec(),
             machine: machine(),
             told: Vec::new(),
@@ -177,6 +183,7 @@ impl World {
 
     /// The connection to an end is lost, and it notices.
     fn lose(&mut self, side: Side) {
+        self.is_sending &= side != Side::Source;
         if std::mem::replace(&mut self.is_connected[index(side)], false) {
             match side {
                 Side::Source if self.source == Source::Frozen => self.source = Source::Runs,
@@ -190,8 +197,20 @@ impl World {
         self.check();
     }
 
+    /// The channels break while memory is sent: the program runs on, and the source's departure has failed.
+    fn break_channels(&mut self) {
+        if std::mem::replace(&mut self.is_sending, false) && self.source == Source::Frozen {
+            self.source = Source::Runs;
+            let message = "the connection broke while memory was sent over it".to_owned();
+            self.answer(Side::Source, Reply::Failed { message, exit: Class::Remote as i32 }, &[]);
+        }
+    }
+
     fn cut(&mut self, side: Side) {
         self.lose(side);
+        if side == Side::Destination {
+            self.break_channels();
+        }
         self.inbox.push_back(Incoming::Lost(side, "cut".to_owned()));
     }
 
@@ -214,10 +233,10 @@ impl World {
             (Side::Source, Request::Depart(_)) => {
                 assert_eq!(self.source, Source::Runs);
                 self.source = Source::Frozen;
+                self.is_sending = true;
                 vec![
                     Reply::Frozen { files: vec![file()], terminal: None, job: Box::new(job()), since: 0.001 },
                     Reply::Progress { phase: "memory".to_owned(), done: 1, total: 2 },
-                    Reply::Sent { bytes: 5, pages: 1, threads: 1 },
                 ]
             }
             (Side::Source, Request::Read { .. }) => {
@@ -240,6 +259,7 @@ impl World {
             }
             (Side::Destination, Request::Arrive(_)) => {
                 self.destination = Destination::Built;
+                self.arrives_at = self.step;
                 vec![Reply::Ready { notes: Vec::new() }]
             }
             (Side::Destination, Request::Go) if self.destination == Destination::Built && !self.is_refused => {
@@ -368,7 +388,10 @@ impl Ends for World {
                 // An act that fails leaves the program as it was, and a program that could not be let go is not there any more.
                 match (side, request) {
                     (Side::Source, Request::Depart(_)) => self.source = Source::Runs,
-                    (Side::Destination, Request::Arrive(_) | Request::Go) => self.destination = Destination::Nothing,
+                    (Side::Destination, Request::Arrive(_) | Request::Go) => {
+                        self.destination = Destination::Nothing;
+                        self.break_channels();
+                    }
                     _ => {}
                 }
                 self.answer(side, Reply::Failed { message: "the disk is full".to_owned(), exit: 1 }, &[]);
@@ -383,6 +406,9 @@ impl Ends for World {
     fn next(&mut self, at_most: Duration) -> Option<Incoming> {
         if let Some(incoming) = self.inbox.pop_front() {
             return Some(incoming);
+        }
+        if std::mem::replace(&mut self.is_sending, false) {
+            self.answer(Side::Source, Reply::Sent { bytes: 5, pages: 1, threads: 1 }, &[]);
         }
         self.now += at_most;
         self.settle();
@@ -411,7 +437,9 @@ impl Ends for World {
         }
     }
 
-    fn close_channels(&mut self) {}
+    fn close_channels(&mut self) {
+        self.break_channels();
+    }
 
     fn outcome(&mut self, _txn: &str) -> Result<Outcome, Failed> {
         let trouble = self.trouble(Side::Destination);
@@ -563,6 +591,25 @@ fn it_is_cancelled_until_it_is_parked() {
                 assert_eq!((broken.exit, broken.whereabouts), (130, Whereabouts::Source));
             }
         }
+    }
+}
+
+/// What the source says of its broken channels neither answers that it shall go on, nor tells what went wrong.
+#[test]
+fn given_up_while_memory_is_sent() {
+    let step = try_move(&[]).0.arrives_at;
+    let lost = "the connection to there was lost: cut";
+    for (fault, exit, what) in [
+        (Fault::Cancelled, 130, "cancelled"),
+        (Fault::Fails, 1, "the disk is full"),
+        (Fault::CutBefore, 5, lost),
+        (Fault::KilledAfter, 5, lost),
+    ] {
+        let (world, result) = try_move(&[Trouble { step, fault, outage: OUTAGES[0] }]);
+        let broken = result.unwrap_err();
+        assert_eq!((broken.message, broken.exit), (format!("{what}; the program goes on here"), exit), "{fault:?}");
+        assert_eq!(broken.whereabouts, Whereabouts::Source);
+        assert_eq!(world.states.last().map(String::as_str), Some("resumed"));
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use ckpt_core::Class;
-use ckpt_core::resource::bytes::Bytes;
 use ckpt_transfer::files::{FilesError, below};
 use ckpt_transfer::protocol::{HEARTBEAT, Reply, Request, SILENCE, Stream, WindowSize};
 use ckpt_transfer::serve::{ServeError, serve};
@@ -283,22 +282,7 @@ impl Connection {
         if self.supervisor.decide(Decided { what: what.clone(), answer: Some(self.writer.clone()) }) {
             return Ok(());
         }
-        let state = self.supervisor.state();
-        let reply = match (what, &state.place) {
-            (Decision::Resume, Place::Here(_)) => Reply::Resumed,
-            (Decision::Discard { .. }, Place::Nowhere | Place::Away(_)) => {
-                Reply::Discarded { keys: Bytes::default(), piped: Bytes::default(), piped_ended: false }
-            }
-            (Decision::Save, Place::Saved(image)) => {
-                Reply::Saved { report: serde_json::json!({ "path": image.text() }) }
-            }
-            _ => {
-                drop(state);
-                return Err(failure::Failure::new(Class::Failed, "no program departs from here").into());
-            }
-        };
-        drop(state);
-        self.writer.send(&reply, &[])?;
+        self.writer.send(&self.supervisor.settled(&what)?, &[])?;
         Ok(())
     }
 

@@ -76,6 +76,14 @@ pub fn start(supervisor: &Arc<Supervisor>, departing: Departing, writer: Writer)
             supervisor.log_move(&departing.txn, "source", "runs on");
             writer.fail(&error);
         }
+        // Decided while it came to an end by itself.
+        for Decided { what, answer } in decided.try_iter() {
+            match (answer, supervisor.settled(&what)) {
+                (Some(writer), Ok(reply)) => writer.tell(&reply),
+                (Some(writer), Err(error)) => writer.fail(&error),
+                (None, _) => {}
+            }
+        }
         drop(act);
     };
     // The name by which others know who traces the program.
@@ -120,18 +128,24 @@ impl Leaving<'_> {
         let paused = supervisor.pause_output();
         ckpt_core::cancel_flag().store(false, Ordering::Relaxed);
         let mut kept = departing.keep.then(|| Kept::begin(&supervisor.directory)).transpose()?;
-        let (mut pending, mut failed) = (Unread::default(), None);
+        let (mut pending, mut failed, mut broken) = (Unread::default(), None, None);
         let began = Instant::now();
-        let sink = Tee { frames: &mut frames, file: kept.as_mut().map(|kept| &mut kept.file) };
+        let file = kept.as_mut().map(|kept| &mut kept.file);
+        let sink = Tee { frames: &mut frames, file, broken: &mut broken };
         let result = ckpt_core::depart(pid, sink, &options, &mut |survey| {
             self.tell_frozen(pid, survey, &mut pending, began).map_err(|error| {
                 failed = Some(error);
                 ckpt_core::Error::Cancelled
             })
         });
+        let cut_off = |error: std::io::Error| {
+            let what = format!("the connection to {} broke while memory was sent over it ({error})", departing.to);
+            anyhow::Error::from(Failure::new(Class::Remote, what))
+        };
+        let failed = failed.or(broken.map(cut_off));
         let finished =
             result.map_err(|error| failed.unwrap_or_else(|| error.into())).and_then(|departure| {
-                match frames.finish().context("the image could not be sent") {
+                match frames.finish().map_err(cut_off) {
                     Ok(_) => Ok(departure),
                     Err(error) => {
                         departure.resume()?;
@@ -399,11 +413,20 @@ impl Held<'_> {
 struct Tee<'a> {
     frames: &'a mut FrameWriter,
     file: Option<&'a mut File>,
+    /// Why it cannot be sent any more.
+    broken: &'a mut Option<std::io::Error>,
 }
 
 impl Write for Tee<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let count = self.frames.write(bytes)?;
+        let count = match self.frames.write(bytes) {
+            Ok(count) => count,
+            Err(error) => {
+                let kind = error.kind();
+                *self.broken = Some(error);
+                return Err(kind.into());
+            }
+        };
         if let Some(file) = &mut self.file {
             file.write_all(&bytes[..count])?;
         }

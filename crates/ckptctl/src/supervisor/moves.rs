@@ -12,13 +12,15 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ckpt_core::Class;
+use ckpt_core::resource::bytes::Bytes;
+use ckpt_transfer::protocol::Reply;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::Supervisor;
 use super::connection::Writer;
 use super::link::Link;
 use super::mover::Control;
+use super::{Place, Supervisor};
 use crate::failure::Failure;
 use crate::jobs::ProcessId;
 use crate::remote::Machine;
@@ -165,6 +167,20 @@ impl Supervisor {
             leave.sending.iter().for_each(break_off);
         }
         leave.decide.send(decided).is_ok()
+    }
+
+    /// The answer to what is decided about a program that departs no more, if just that has been done.
+    pub fn settled(&self, what: &Decision) -> anyhow::Result<Reply> {
+        match (what, &self.state().place) {
+            (Decision::Resume, Place::Here(_)) => Ok(Reply::Resumed),
+            (Decision::Discard { .. }, Place::Nowhere | Place::Away(_)) => {
+                Ok(Reply::Discarded { keys: Bytes::default(), piped: Bytes::default(), piped_ended: false })
+            }
+            (Decision::Save, Place::Saved(image)) => {
+                Ok(Reply::Saved { report: serde_json::json!({ "path": image.text() }) })
+            }
+            _ => Err(Failure::new(Class::Failed, "no program departs from here").into()),
+        }
     }
 
     /// The connection that a departure was asked for over is lost. Another departure since is none of its business.
