@@ -30,6 +30,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("jobs::keeper_killed", Whos::Both, keeper_killed);
     suite.add("jobs::a_hundred_megabytes", Whos::User, much_output);
     suite.add("jobs::checkpoint_and_restore", Whos::Both, checkpoint_and_restore);
+    suite.add("jobs::branch_of_a_job_that_has_ended", Whos::Both, branch);
     suite.add("jobs::restored_on_another_terminal", Whos::Both, restored_on_terminal);
     suite.add("jobs::stop", Whos::Both, stop);
     suite.add("jobs::rm_and_names", Whos::User, rm);
@@ -488,6 +489,44 @@ fn checkpoint_and_restore(case: &Case) -> Result<()> {
     case.wait_until("it has ended", || job(case, "sim").is_ok_and(|job| job["state"] == "ended"))?;
     let refused = case.run(&mut case.ckptctl(["restore", "sim@9"]))?;
     refused.expect_refusal(&[1], &["sim", "9"])?;
+    Ok(())
+}
+
+/// It is a job of its own, and the old one is as it was: with its log, its checkpoints and its schedule.
+fn branch(case: &Case) -> Result<()> {
+    let mut command = case.ckptctl(["run", "--name", "sim", "--"]);
+    command.arg(case.stage().program("heap")?);
+    let mut running = case.start(&mut command)?;
+    running.wait_for_text("ready\n")?;
+    case.run(&mut case.ckptctl(["checkpoint", "sim"]))?.expect(0)?;
+    case.run(&mut case.ckptctl(["schedule", "sim", "--every", "1d"]))?.expect(0)?;
+    case.go()?;
+    ensure!(running.wait()? == Ending::Exited(0), "{}", running.streams());
+    let known = |name: &str| -> Result<(Value, String, Value)> {
+        let logs = case.run(&mut case.ckptctl(["logs", name]))?.expect(0)?.stdout;
+        let history = case.run(&mut case.ckptctl(["history", name, "--json"]))?.expect(0)?.json()?;
+        let written = serde_json::from_slice(&fs::read(description(case, name))?)?;
+        Ok((history, logs, written))
+    };
+    let before = known("sim")?;
+    ensure!(before.1.ends_with("as expected\n") && before.2["schedule"]["every"] == 86_400, "{before:?}");
+    let refused = case.run(&mut case.ckptctl(["branch", "sim", "--name", "sim", "-d"]))?;
+    refused.expect_refusal(&[2], &["another name"])?;
+
+    for (words, name) in [(&["sim"][..], "sim-2"), (&["sim@1"], "sim-3"), (&["sim", "--name", "trial"], "trial")] {
+        fs::remove_file(case.path("go"))?;
+        let branched = case.run(case.ckptctl(["branch", "-d", "--json"]).args(words))?.expect(0)?.json()?;
+        ensure!(branched["job"] == name, "{branched}");
+        ensure!(job(case, name)?["state"] == "running" && job(case, "sim")?["state"] == "ended", "{name}");
+        ensure!(known("sim")? == before, "{:?} was {before:?}", known("sim")?);
+        case.go()?;
+        case.wait_until("it has ended", || job(case, name).is_ok_and(|job| job["state"] == "ended"))?;
+        let (history, logs, written) = known(name)?;
+        ensure!(logs == "as expected\n", "{logs}");
+        ensure!(history["checkpoints"].as_array().is_some_and(Vec::is_empty), "{history}");
+        ensure!(written["schedule"].is_null(), "{written}");
+    }
+    ensure!(known("sim")? == before, "{:?} was {before:?}", known("sim")?);
     Ok(())
 }
 

@@ -133,7 +133,7 @@ fn join(name: &str, create: bool) -> anyhow::Result<(UnixStream, String)> {
         };
         return Ok((stream, name.to_owned()));
     }
-    let claim = store.claim_for_guest(name)?;
+    let claim = store.claim_unknown(name)?;
     claim.prepare()?;
     let name = claim.name().to_owned();
     Ok((launch(&name, LaunchKind::Await)?, name))

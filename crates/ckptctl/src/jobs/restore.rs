@@ -68,7 +68,15 @@ pub fn branch(args: &BranchArgs) -> anyhow::Result<i32> {
         return Err(Failure::new(Class::Failed, message).into());
     };
     let store = JobStore::open()?;
-    let claim = store.claim(args.name.as_deref(), Path::new(&job.name))?;
+    let claim = match args.name.as_deref() {
+        Some(name) if name == job.name => {
+            let message =
+                format!("a branch of {name} has another name than {name}, which keeps its log and its history");
+            return Err(Failure::new(Class::Usage, message).into());
+        }
+        Some(name) => store.claim(Some(name), Path::new(name))?,
+        None => store.claim_unknown(&job.name)?,
+    };
     claim.prepare()?;
     go_on(&store, &args.restore, &job, number, claim)
 }

@@ -390,15 +390,15 @@ impl JobStore {
         Ok(Claim { store: self, name, _lock: lock })
     }
 
-    /// Claims a name for a job that comes from elsewhere: its own, or one like it, of which nothing is known here.
-    pub fn claim_for_guest(&self, name: &str) -> anyhow::Result<Claim<'_>> {
+    /// Claims a name that this machine knows nothing of, for a job that comes from elsewhere or begins beside another: the given
+    /// one, or one like it.
+    pub fn claim_unknown(&self, name: &str) -> anyhow::Result<Claim<'_>> {
         if !is_name(name) {
             return Err(Failure::new(Class::Usage, format!("{} is no name for a job", text::quoted(name))).into());
         }
-        let numbered = (2..).map(|number| format!("{name}-{number}"));
-        let free = std::iter::once(name.to_owned())
-            .chain(numbered)
-            .find(|name| is_name(name) && !self.root.join(name).exists());
+        let base = name_of(Path::new(name));
+        let numbered = (2..).map(|number| format!("{base}-{number}"));
+        let free = std::iter::once(name.to_owned()).chain(numbered).find(|name| !self.root.join(name).exists());
         self.claim(Some(&free.unwrap_or_else(|| name.to_owned())), Path::new(name))
     }
 
@@ -564,6 +564,21 @@ mod tests {
         assert_eq!(claim.name(), "sim");
         claim.prepare().unwrap();
         assert!(store.job("sim").is_err());
+    }
+
+    #[test]
+    fn a_name_that_nothing_is_known_of() {
+        let (_directory, store) = store();
+        let ended = Job { pid: i32::MAX, ..this_process("sim") };
+        store.put(&ended).unwrap();
+        assert_eq!(store.claim(None, Path::new("sim")).unwrap().name(), "sim");
+        assert_eq!(store.claim_unknown("sim").unwrap().name(), "sim-2");
+        fs::create_dir(store.directory("sim-2")).unwrap();
+        assert_eq!(store.claim_unknown("sim").unwrap().name(), "sim-3");
+        assert_eq!(store.claim_unknown("other").unwrap().name(), "other");
+        let longest = "x".repeat(LONGEST_NAME);
+        fs::create_dir(store.directory(&longest)).unwrap();
+        assert!(is_name(store.claim_unknown(&longest).unwrap().name()));
     }
 
     #[test]
