@@ -38,6 +38,8 @@ pub fn add(suite: &mut Suite) {
     suite.add("migrate::no_room_for_files", Whos::User, no_room_for_files);
     suite.add("migrate::saved_before_each_move", Whos::User, saved_before_each_move);
     suite.add("migrate::cancelled_while_memory_is_sent", Whos::User, cancelled_while_memory_is_sent);
+    suite.add("migrate::waits_for_a_checkpoint", Whos::User, waits_for_a_checkpoint);
+    suite.add("migrate::saved_by_schedule_all_the_time", Whos::User, saved_by_schedule_all_the_time);
     suite.add("migrate::checkpoint_is_cancelled", Whos::User, checkpoint_is_cancelled);
 }
 
@@ -477,4 +479,61 @@ fn while_memory_is_sent(case: &Case, journey: &Journey<'_>, host: &str) -> Resul
     let mut moving = case.start_on(&mut terminal, &journey.verb(&["migrate", JOB, host]))?;
     moving.wait_for_text(" MiB of 60")?;
     Ok((terminal, moving))
+}
+
+/// A move waits for a checkpoint that was asked for, unless it is cancelled, which the checkpoint does not notice.
+fn waits_for_a_checkpoint(case: &Case) -> Result<()> {
+    const WAITS: &str = "a checkpoint under way is waited for";
+    let network = Network::make(case)?;
+    let journey = Journey::start(case, &network, ("traveller", &["memory=512"]))?;
+    // Here, and where it was moved to.
+    for host in ["alpha", "local"] {
+        let mut terminal = Terminal::open(case)?;
+        terminal.resize(SIZE.0, SIZE.1)?;
+        let mut saving = case.start_on(&mut terminal, &journey.verb(&["checkpoint", JOB, "--codec", "zstd"]))?;
+        saving.wait_for_text(" MiB of 51")?;
+        let mut cancelled = Terminal::open(case)?;
+        let mut moving = case.start_on(&mut cancelled, &journey.verb(&["migrate", JOB, host]))?;
+        moving.wait_for_text(WAITS)?;
+        cancelled.press(b"\x03")?;
+        ensure!(moving.wait()? == Ending::Exited(130), "{}", moving.streams());
+        ensure!(moving.stdout().contains("cancelled"), "{}", moving.streams());
+        let moved = done(case, &["migrate", JOB, host])?;
+        ensure!(moved.stderr.contains(WAITS), "{moved:?}");
+        journey.is_only_on(host)?;
+        ensure!(saving.wait()? == Ending::Exited(0), "{}", saving.streams());
+        journey.see_it_count(10)?;
+    }
+    let history = done(case, &["history", JOB, "--json"])?.json()?;
+    ensure!(history["checkpoints"].as_array().is_some_and(|all| all.len() == 2), "{history}");
+    let transcript = journey.end("quit 0\n", Ending::Exited(0))?;
+    ensure!(transcript.others == ["as expected"], "{:?}", transcript.others);
+    Ok(())
+}
+
+/// Neither stands in the other's way, whenever it is that the program is to be saved.
+fn saved_by_schedule_all_the_time(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    let journey = Journey::start(case, &network, ("traveller", &["memory=100"]))?;
+    let saved = || -> Result<u64> {
+        let history = done(case, &["history", JOB, "--json"])?.json()?;
+        Ok(history["checkpoints"].as_array().and_then(|all| all.last()?["number"].as_u64()).unwrap_or_default())
+    };
+    done(case, &["schedule", JOB, "--every", "1s", "--keep", "1"])?;
+    for host in ["alpha", "local", "beta", "local"] {
+        let before = saved()?;
+        if host != "local" {
+            case.wait_until("it is saved", || saved().is_ok_and(|number| number > before))?;
+        }
+        done(case, &["migrate", JOB, host])?;
+        ensure!(journey.status()?["host"] == host && journey.copies().0.len() == 1, "{:?}", journey.copies());
+        journey.see_it_count(10)?;
+    }
+    let before = saved()?;
+    case.wait_until("it is saved again", || saved().is_ok_and(|number| number > before))?;
+    let transcript = journey.end("quit 0\n", Ending::Exited(0))?;
+    ensure!(transcript.others == ["as expected"], "{:?}", transcript.others);
+    let log = done(case, &["logs", JOB])?.stdout;
+    ensure!(!log.contains("could not be saved"), "{log}");
+    Ok(())
 }

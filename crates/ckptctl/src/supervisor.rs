@@ -56,6 +56,8 @@ use crate::text;
 pub const LOCK: &str = "supervisor.lock";
 /// The act of moving the program.
 const MOVE: &str = "a move";
+/// The act of saving it.
+const CHECKPOINT: &str = "a checkpoint";
 /// How much input may wait for a program that does not read.
 const MOST_INPUT: usize = 64 << 10;
 /// How far a client that the program waits for may be behind.
@@ -242,14 +244,46 @@ impl Supervisor {
     /// Begins an act that only one at a time can be: a checkpoint, a move. It lasts until the guard is dropped, and only then
     /// an ending of the program that came meanwhile is told, if the act has not given it another meaning.
     pub fn begin(self: &Arc<Self>, what: &'static str) -> anyhow::Result<Act> {
-        let mut state = self.state();
+        self.begin_in(&mut self.state(), what)
+    }
+
+    /// The same with what is known now.
+    fn begin_in(self: &Arc<Self>, state: &mut State, what: &'static str) -> anyhow::Result<Act> {
         if let Some(other) = state.act {
-            return Err(self.failure(&format!("is busy: {other} is under way; try again when that is done")));
+            return Err(self.busy(other));
         }
         state.act = Some(what);
         // Whatever was cancelled earlier is over.
         ckpt_core::cancel_flag().store(false, Ordering::Relaxed);
         Ok(Act { supervisor: Arc::clone(self) })
+    }
+
+    /// Begins a checkpoint that somebody asked for. While the job is being moved there is none but the mover's own.
+    pub fn begin_checkpoint(self: &Arc<Self>) -> anyhow::Result<Act> {
+        let mut state = self.state();
+        if state.moves.mover.is_some() {
+            return Err(self.busy(MOVE));
+        }
+        self.begin_in(&mut state, CHECKPOINT)
+    }
+
+    fn busy(&self, act: &str) -> anyhow::Error {
+        self.failure(&format!("is busy: {act} is under way; try again when that is done"))
+    }
+
+    /// Waits for the end of an act under way, of which `tell` hears; false when that was given up.
+    fn wait_for_act(&self, is_given_up: impl Fn() -> bool, tell: impl FnOnce(&str)) -> bool {
+        const TICK: Duration = Duration::from_millis(50);
+        let act = self.state().act;
+        act.map(tell);
+        let mut state = self.state();
+        while state.act.is_some() {
+            if is_given_up() {
+                return false;
+            }
+            state = self.wait_for(state, TICK);
+        }
+        true
     }
 
     /// Stops moving output into the log, until the guard is dropped.

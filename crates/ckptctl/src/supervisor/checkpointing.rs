@@ -52,7 +52,7 @@ pub fn start(
     writer: Writer,
     is_acting: &Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
-    let act = supervisor.begin("a checkpoint")?;
+    let act = supervisor.begin_checkpoint()?;
     is_acting.store(true, Ordering::Relaxed);
     let (supervisor, is_acting) = (Arc::clone(supervisor), Arc::clone(is_acting));
     let acting = move || {

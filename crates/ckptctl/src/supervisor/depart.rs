@@ -139,7 +139,7 @@ impl Leaving<'_> {
             })
         });
         let cut_off = |error: std::io::Error| {
-            let what = format!("the connection to {} broke while memory was sent over it ({error})", departing.to);
+            let what = format!("the connection that memory was sent over broke ({error})");
             anyhow::Error::from(Failure::new(Class::Remote, what))
         };
         let failed = failed.or(broken.map(cut_off));

@@ -19,7 +19,7 @@ use ckpt_transfer::wire;
 
 use super::connection::{Connection, Writer};
 use super::moves::{DataChannel, Decided, Decision, Guard};
-use super::{Place, Supervisor, link};
+use super::{CHECKPOINT, Place, Supervisor, link};
 use crate::failure::{self, Failure};
 use crate::fate;
 use crate::jobs::{Moving, Phase, Reason};
@@ -61,11 +61,7 @@ pub fn start(
     writer: Writer,
     client: u64,
 ) -> anyhow::Result<()> {
-    let from = supervisor.whereabouts()?;
-    if from.0 == host {
-        let message = format!("the job {} is {} already", supervisor.name, transaction::place(host));
-        return Err(Failure::new(Class::Usage, message).into());
-    }
+    supervisor.source_of_move(host)?;
     let (answers, answered) = mpsc::channel();
     let (cancel, is_saving) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     {
@@ -80,7 +76,9 @@ pub fn start(
     let (supervisor, host) = (Arc::clone(supervisor), host.to_owned());
     let moving = move || {
         let asker = Asker::new(writer.clone(), answered);
-        let result = move_it(&supervisor, from, &host, options, asker, (cancel, is_saving));
+        let result = supervisor
+            .wait_to_move(&host, &cancel, &writer)
+            .and_then(|from| move_it(&supervisor, from, &host, options, asker, (cancel, is_saving)));
         {
             let mut state = supervisor.state();
             state.moves.mover = None;
@@ -189,6 +187,29 @@ impl Supervisor {
         }
         drop(state);
         self.tell_all();
+    }
+
+    /// Where the program is that is to be moved to a host.
+    fn source_of_move(&self, host: &str) -> anyhow::Result<(String, String)> {
+        let from = self.whereabouts()?;
+        if from.0 == host {
+            let message = format!("the job {} is {} already", self.name, transaction::place(host));
+            return Err(Failure::new(Class::Usage, message).into());
+        }
+        Ok(from)
+    }
+
+    /// Waits for a checkpoint under way: no other begins as long as there is a mover. Gives where the program is then.
+    fn wait_to_move(&self, host: &str, cancel: &AtomicBool, writer: &Writer) -> anyhow::Result<(String, String)> {
+        let tell = |act: &str| {
+            let found = format!("{act} under way is waited for");
+            writer.tell(&Reply::Check { what: "wait".to_owned(), found, ok: true });
+        };
+        if self.wait_for_act(|| cancel.load(Ordering::Relaxed), tell) {
+            self.source_of_move(host)
+        } else {
+            Err(Failure::new(Class::Cancelled, "cancelled; the job is not moved").into())
+        }
     }
 
     /// Where the program is: the host, and the job's name there.
@@ -559,7 +580,9 @@ impl Ends for Road<'_> {
         let schedule = self.supervisor.state().job.as_ref().and_then(|job| job.schedule);
         let Some(schedule) = schedule.filter(|schedule| schedule.before_move) else { return Ok(()) };
         self.is_saving.store(true, Ordering::Relaxed);
-        let saved = self.supervisor.save_by_itself(schedule, Reason::Move, Some(&self.asker.writer));
+        let act = self.supervisor.begin(CHECKPOINT);
+        let saved =
+            act.and_then(|act| self.supervisor.save_by_itself(schedule, Reason::Move, act, Some(&self.asker.writer)));
         self.is_saving.store(false, Ordering::Relaxed);
         let report = saved.map_err(|error| {
             let name = &self.supervisor.name;

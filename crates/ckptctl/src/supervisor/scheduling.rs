@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::connection::Writer;
-use super::{Place, Supervisor, checkpointing};
+use super::{Act, CHECKPOINT, Place, Supervisor, checkpointing};
 use crate::failure;
 use crate::jobs::{self, History, Reason, Scene, Schedule};
 
@@ -20,8 +20,9 @@ pub fn start(supervisor: &Arc<Supervisor>) -> anyhow::Result<()> {
     let supervisor = Arc::clone(supervisor);
     let watching = move || {
         loop {
-            let schedule = supervisor.wait_until_due();
-            if let Err(error) = supervisor.save_by_itself(schedule, Reason::Scheduled, None) {
+            let (schedule, act) = supervisor.wait_until_due();
+            let saved = act.and_then(|act| supervisor.save_by_itself(schedule, Reason::Scheduled, act, None));
+            if let Err(error) = saved {
                 let mut state = supervisor.state();
                 state.note(&format!("it could not be saved by schedule: {}", failure::line(&error)));
                 drop(state);
@@ -47,13 +48,16 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Waits until a checkpoint is due of a program that is here.
-    fn wait_until_due(&self) -> Schedule {
+    /// Waits until a checkpoint is due of a program that is here and is not being moved or saved, and begins it.
+    fn wait_until_due(self: &Arc<Self>) -> (Schedule, anyhow::Result<Act>) {
         let history = History::of(&self.directory);
         let mut state = self.state();
         loop {
             let schedule = state.job.as_ref().and_then(|job| job.schedule);
-            let is_possible = matches!(state.place, Place::Here(_)) && state.act.is_none() && state.ending.is_none();
+            let is_possible = matches!(state.place, Place::Here(_))
+                && state.act.is_none()
+                && state.moves.mover.is_none()
+                && state.ending.is_none();
             let Some(schedule) = schedule.filter(|_| is_possible) else {
                 state = self.wait(state);
                 continue;
@@ -64,7 +68,7 @@ impl Supervisor {
             };
             let left = due.saturating_sub(jobs::now());
             if left == 0 {
-                return schedule;
+                return (schedule, self.begin_in(&mut state, CHECKPOINT));
             }
             state = self.wait_for(state, Duration::from_secs(left));
         }
@@ -75,9 +79,9 @@ impl Supervisor {
         self: &Arc<Self>,
         schedule: Schedule,
         reason: Reason,
+        act: Act,
         news: Option<&Writer>,
     ) -> anyhow::Result<serde_json::Value> {
-        let act = self.begin("a checkpoint")?;
         let report = checkpointing::save(self, &checkpointing::Wish::unasked(reason), act, news)?;
         let history = History::of(&self.directory);
         for number in schedule.superfluous(&history.all()?, jobs::now()) {
