@@ -18,13 +18,17 @@ const ROUNDTRIPS: &[Plain] = &[
 pub fn add(suite: &mut Suite) {
     add_roundtrips(suite, Whos::Both, ROUNDTRIPS);
     // One that was restored lives in a nest, where its threads have other ids than those that we see.
-    for mode in ["targets", "thread", "posix"] {
+    for mode in ["targets", "thread", "posix", "cpu"] {
         for generations in [2, 3] {
             suite.add(&format!("timers::{mode}_over_{generations}_generations"), Whos::Both, move |case| {
                 Roundtrip::of("timers").args(&[mode]).checkpoints_before(1).generations(generations).run(case)
             });
         }
     }
+    // Another id: a clock that names the thread is not its any more.
+    suite.add("timers::processor_time_under_another_id", Whos::Both, |case| {
+        Roundtrip::of("timers").args(&["cpu"]).restore_flags(&["--nest", "never"]).run(case)
+    });
     suite.add("timers::timer_of_a_thread_that_has_ended", Whos::User, timer_without_thread);
     suite.add("timers::monotonic_clocks_do_not_see_the_time_on_disk", Whos::Both, clocks);
 }

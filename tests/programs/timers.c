@@ -105,13 +105,23 @@ static void cpu(void) {
     struct itimerspec at = {.it_value = {0, 300000000}}, now;
     need(timer_create(CLOCK_PROCESS_CPUTIME_ID, &event, &id) == 0);
     need(timer_settime(id, 0, &at, NULL) == 0);
+    // A clock that names the thread by its id.
+    timer_t own;
+    clockid_t clock;
+    need(pthread_getcpuclockid(pthread_self(), &clock) == 0);
+    event.sigev_signo = SIGRTMIN + 2;
+    need(timer_create(clock, &event, &own) == 0);
+    need(timer_settime(own, 0, &at, NULL) == 0);
     ready();
     wait_go();
     check(timer_gettime(id, &now) == 0, "%s", strerror(errno));
     check(fired[SIGRTMIN + 1] || now.it_value.tv_nsec > 0, "it neither fired nor runs");
-    for (int64_t since = now_ms(CLOCK_MONOTONIC); !fired[SIGRTMIN + 1];)
+    check(timer_gettime(own, &now) == 0, "%s", strerror(errno));
+    check(fired[SIGRTMIN + 2] || now.it_value.tv_nsec > 0, "that of the thread neither fired nor runs");
+    for (int64_t since = now_ms(CLOCK_MONOTONIC); !fired[SIGRTMIN + 1] || !fired[SIGRTMIN + 2];)
         if (now_ms(CLOCK_MONOTONIC) - since > 10000) break;
     check(fired[SIGRTMIN + 1] == 1, "fired %d times", fired[SIGRTMIN + 1]);
+    check(fired[SIGRTMIN + 2] == 1, "that of the thread fired %d times", fired[SIGRTMIN + 2]);
 }
 
 static volatile int leave, worker;

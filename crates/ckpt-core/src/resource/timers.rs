@@ -136,7 +136,7 @@ impl TimerState {
             event[16..20].copy_from_slice(&timer.thread.map_or(0, &new_tid).to_le_bytes());
             let event = batch.data(&event);
             let id = batch.data(&timer.id.to_le_bytes());
-            let clock = i64::from(timer.clock).cast_unsigned();
+            let clock = i64::from(clock_of(timer.clock, &new_tid)).cast_unsigned();
             // Without the prctl ids are given in ascending order: those in between are made and deleted.
             while !has_restore_ids && next < timer.id {
                 batch.call("timer_create", libc::SYS_timer_create, &[0, 0, id]);
@@ -170,6 +170,17 @@ impl TimerState {
             batch.call("timer_settime", libc::SYS_timer_settime, &[u64::from(timer.id.unsigned_abs()), 0, at, 0]);
         }
     }
+}
+
+/// A clock of `timer_create` after the restore: that of a process or thread names it by the id that it had
+/// (`include/linux/posix-timers_types.h`, `MAKE_PROCESS_CPUCLOCK`), or by 0 for the caller.
+fn clock_of(clock: i32, new_tid: impl Fn(i32) -> i32) -> i32 {
+    const BELOW_ID: u32 = 3;
+    let id = !(clock >> BELOW_ID);
+    if clock >= 0 || id == 0 {
+        return clock;
+    }
+    !new_tid(id) << BELOW_ID | clock & ((1 << BELOW_ID) - 1)
 }
 
 fn without_thread(pid: i32, timer: &PosixTimer) -> crate::Error {

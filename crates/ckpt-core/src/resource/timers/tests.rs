@@ -112,6 +112,20 @@ fn a_timer_of_a_thread_follows_it() {
     assert!(matches!(unknown, Err(crate::Error::Refused { .. })));
 }
 
+/// So does one that runs on a thread's or the process's processor time.
+#[test]
+fn a_clock_of_a_thread_follows_it() {
+    let new_tid = |tid| if tid == 77 { 4_000_000 } else { tid };
+    let clock = |tid: i32, bits: i32| !tid << 3 | bits;
+    for bits in [2, 6] {
+        assert_eq!(clock_of(clock(77, bits), new_tid), clock(4_000_000, bits));
+        assert_eq!(clock_of(clock(0, bits), new_tid), clock(0, bits));
+    }
+    for clock in [libc::CLOCK_REALTIME, libc::CLOCK_MONOTONIC, libc::CLOCK_BOOTTIME_ALARM] {
+        assert_eq!(clock_of(clock, new_tid), clock);
+    }
+}
+
 /// Only those that were running run again, with the time that was left.
 #[test]
 fn running_timers_run_on() {
