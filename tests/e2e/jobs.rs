@@ -31,6 +31,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("jobs::a_hundred_megabytes", Whos::User, much_output);
     suite.add("jobs::checkpoint_and_restore", Whos::Both, checkpoint_and_restore);
     suite.add("jobs::branch_of_a_job_that_has_ended", Whos::Both, branch);
+    suite.add("jobs::damaged_history", Whos::User, damaged_history);
     suite.add("jobs::restored_on_another_terminal", Whos::Both, restored_on_terminal);
     suite.add("jobs::stop", Whos::Both, stop);
     suite.add("jobs::rm_and_names", Whos::User, rm);
@@ -528,6 +529,36 @@ fn branch(case: &Case) -> Result<()> {
     }
     ensure!(known("sim")? == before, "{:?} was {before:?}", known("sim")?);
     Ok(())
+}
+
+/// One broken description hides nothing but itself.
+fn damaged_history(case: &Case) -> Result<()> {
+    let mut command = case.ckptctl(["run", "-d", "--name", "sim", "--"]);
+    case.run(command.arg(case.stage().program("count")?))?.expect(0)?;
+    for _ in 0..3 {
+        case.run(&mut case.ckptctl(["checkpoint", "sim"]))?.expect(0)?;
+    }
+    case.run(&mut case.ckptctl(["stop", "sim"]))?.expect(0)?;
+    let listed = case.run(&mut case.ckptctl(["ps"]))?.expect(0)?.stdout;
+    ensure!(listed.lines().any(|line| line.contains("sim") && line.contains("signal 15")), "{listed}");
+    let entry = description(case, "sim").with_file_name("history").join("2.json");
+    fs::write(&entry, &fs::read(&entry)?[..20])?;
+    let json = case.run(&mut case.ckptctl(["history", "sim", "--json"]))?.expect(0)?.json()?;
+    let numbers: Vec<_> = json["checkpoints"].as_array().context("no list")?.iter().map(|one| &one["number"]).collect();
+    ensure!(numbers == [1, 3] && json["damaged"][0]["number"] == 2, "{json}");
+    let advice = json["damaged"][0]["damaged"].as_str().context("no advice")?.to_owned();
+    ensure!(advice.contains("2.json is damaged"), "{json}");
+    let told = case.run(&mut case.ckptctl(["history", "sim"]))?.expect(0)?.stdout;
+    ensure!(told.lines().count() == 5 && told.ends_with(&format!("2: {advice}\n")), "{told}");
+    let known = job(case, "sim")?;
+    ensure!(known["checkpoints"] == 2 && known["note"].to_string().contains("1 damaged checkpoint"), "{known}");
+    let refused = case.run(&mut case.ckptctl(["restore", "sim@2"]))?;
+    refused.expect_refusal(&[1], &["checkpoint 2 of the job sim", "2.json"])?;
+    // As is advised: its image is good.
+    let image = advice.rsplit(' ').next().context("no image")?.to_owned();
+    case.go()?;
+    case.run(&mut case.ckptctl(["restore", &image, "--files", "keep"]))?.expect(0)?;
+    case.run(&mut case.ckptctl(["restore", "sim", "--files", "keep"]))?.expect(0).map(drop)
 }
 
 fn restored_on_terminal(case: &Case) -> Result<()> {

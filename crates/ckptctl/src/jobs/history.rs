@@ -57,6 +57,26 @@ pub struct Scene {
     pub screen: Vec<String>,
 }
 
+/// All that a history holds.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Those of which everything is known, oldest first.
+    pub whole: Vec<Checkpoint>,
+    /// The others, oldest first.
+    pub damaged: Vec<Damaged>,
+}
+
+/// A checkpoint whose description cannot be understood. Its image may be good all the same.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Damaged {
+    /// Its number.
+    pub number: u64,
+    /// Its image.
+    pub image: PathBuf,
+    /// What is damaged, and what to do.
+    pub damaged: String,
+}
+
 /// Why a checkpoint was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,17 +132,45 @@ impl History {
         Ok(())
     }
 
-    /// All checkpoints, oldest first. One whose entry was not written (its supervisor was killed) has its image's time and size.
+    /// All checkpoints of which everything is known, oldest first. One that is damaged is not among them: nothing may be
+    /// decided by what it says.
     pub fn all(&self) -> anyhow::Result<Vec<Checkpoint>> {
-        self.numbers()?.into_iter().map(|number| self.checkpoint(number)).collect()
+        self.contents().map(|contents| contents.whole)
     }
 
-    fn checkpoint(&self, number: u64) -> anyhow::Result<Checkpoint> {
-        if let Some(known) = read_json(&self.directory.join(format!("{number}.json")))? {
-            return Ok(known);
+    /// All checkpoints.
+    pub fn contents(&self) -> anyhow::Result<Contents> {
+        let mut contents = Contents::default();
+        for number in self.numbers()? {
+            match self.checkpoint(number) {
+                Ok(checkpoint) => contents.whole.push(checkpoint),
+                Err(damaged) => contents.damaged.push(damaged),
+            }
         }
+        Ok(contents)
+    }
+
+    /// The images of all checkpoints, oldest first.
+    pub fn images(&self) -> anyhow::Result<Vec<PathBuf>> {
+        Ok(self.numbers()?.into_iter().map(|number| self.image(number)).collect())
+    }
+
+    /// One whose entry was not written (its supervisor was killed) has its image's time and size.
+    fn checkpoint(&self, number: u64) -> Result<Checkpoint, Damaged> {
         let image = self.image(number);
-        let stat = fs::metadata(&image).with_context(|| format!("cannot look at {}", text::path(&image)))?;
+        let entry = self.directory.join(format!("{number}.json"));
+        let damaged = |file: &Path, why: &str| {
+            let advice = format!("its image may be good: ckptctl restore {}", text::quoted(&text::path(&image)));
+            let damaged = format!("{} is damaged ({why}); {advice}", text::path(file));
+            Damaged { number, image: image.clone(), damaged }
+        };
+        match read_json::<Checkpoint>(&entry) {
+            Ok(Some(known)) if known.number == number => return Ok(known),
+            Ok(Some(other)) => return Err(damaged(&entry, &format!("it describes the checkpoint {}", other.number))),
+            Ok(None) => {}
+            Err(error) => return Err(damaged(&entry, &error.root_cause().to_string())),
+        }
+        let stat = fs::metadata(&image).map_err(|error| damaged(&image, &error.to_string()))?;
         let at = stat.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
         let at = at.unwrap_or(Duration::ZERO).as_secs();
         Ok(Checkpoint {
@@ -145,7 +193,11 @@ impl History {
             None => all.last().copied(),
         };
         if let Some(found) = found {
-            return self.checkpoint(found);
+            return self.checkpoint(found).map_err(|one| {
+                let which = format!("the checkpoint {found} of the job {job} cannot be had");
+                Failure::new(Class::Failed, format!("{which}: {}, or another one: ckptctl history {job}", one.damaged))
+                    .into()
+            });
         }
         let what = number.map_or_else(|| "has no checkpoint".to_owned(), |n| format!("has no checkpoint {n}"));
         let message = format!("the job {job} {what}; `ckptctl history {job}` lists them");
@@ -172,14 +224,18 @@ impl History {
 pub fn history(args: &HistoryArgs) -> anyhow::Result<i32> {
     let store = JobStore::open()?;
     let job = store.job(&args.job)?;
-    let all = History::of(&store.directory(&job.name)).all()?;
+    let contents = History::of(&store.directory(&job.name)).contents()?;
     if args.json {
-        let changes = std::iter::once(None).chain(all.iter().map(Some)).zip(&all);
+        let all = &contents.whole;
+        let changes = std::iter::once(None).chain(all.iter().map(Some)).zip(all);
         let listed: Vec<Listed<'_>> =
             changes.map(|(before, checkpoint)| Listed { checkpoint, change: change(before, checkpoint) }).collect();
-        output::print_json(&serde_json::json!({ "job": job.name, "schedule": job.schedule, "checkpoints": listed }))?;
+        let (name, schedule, damaged) = (&job.name, &job.schedule, &contents.damaged);
+        output::print_json(
+            &serde_json::json!({ "job": name, "schedule": schedule, "checkpoints": listed, "damaged": damaged }),
+        )?;
     } else {
-        output::print(&table(&all))?;
+        output::print(&table(&contents))?;
     }
     Ok(0)
 }
@@ -212,28 +268,39 @@ fn change(before: Option<&Checkpoint>, now: &Checkpoint) -> String {
     if changes.is_empty() { "nothing to see".to_owned() } else { changes.join(", ") }
 }
 
-fn table(all: &[Checkpoint]) -> String {
-    let rows: Vec<Vec<String>> = std::iter::once(None)
-        .chain(all.iter().map(Some))
-        .zip(all)
-        .map(|(before, one)| {
-            vec![
-                one.number.to_string(),
-                text::moment(i64::try_from(one.at).unwrap_or(i64::MAX).saturating_mul(1_000_000_000)),
-                text::size(one.bytes),
-                text::took(Duration::try_from_secs_f64(one.pause).unwrap_or_default()),
-                match (one.scene.reason, one.ended) {
-                    (_, true) => "it was ended with it",
-                    (Reason::Asked, _) => "asked for",
-                    (Reason::Scheduled, _) => "by schedule",
-                    (Reason::Move, _) => "before a move",
-                }
-                .to_owned(),
-                change(before, one),
-            ]
-        })
-        .collect();
-    text::table(&["N", "TIME", "SIZE", "PAUSE", "WHY", "CHANGED"], &[true, false, true, true, false, false], &rows)
+fn table(contents: &Contents) -> String {
+    let all = &contents.whole;
+    let whole = std::iter::once(None).chain(all.iter().map(Some)).zip(all).map(|(before, one)| {
+        let cells = [
+            one.number.to_string(),
+            text::moment(i64::try_from(one.at).unwrap_or(i64::MAX).saturating_mul(1_000_000_000)),
+            text::size(one.bytes),
+            text::took(Duration::try_from_secs_f64(one.pause).unwrap_or_default()),
+            match (one.scene.reason, one.ended) {
+                (_, true) => "it was ended with it",
+                (Reason::Asked, _) => "asked for",
+                (Reason::Scheduled, _) => "by schedule",
+                (Reason::Move, _) => "before a move",
+            }
+            .to_owned(),
+            change(before, one),
+        ];
+        (one.number, cells.to_vec())
+    });
+    let damaged = contents.damaged.iter().map(|one| {
+        let cells = [one.number.to_string().as_str(), "-", "-", "-", "damaged, see below", ""].map(str::to_owned);
+        (one.number, cells.to_vec())
+    });
+    let mut rows: Vec<(u64, Vec<String>)> = whole.chain(damaged).collect();
+    rows.sort_by_key(|(number, _)| *number);
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(_, cells)| cells).collect();
+    let headings = ["N", "TIME", "SIZE", "PAUSE", "WHY", "CHANGED"];
+    let mut out = text::table(&headings, &[true, false, true, true, false, false], &rows);
+    for one in &contents.damaged {
+        out.push_str(&text::plain(&format!("{}: {}", one.number, one.damaged)));
+        out.push('\n');
+    }
+    out
 }
 
 #[cfg(test)]
@@ -268,5 +335,60 @@ mod tests {
         assert_eq!(history.find("sim", None).unwrap().number, 10);
         assert_eq!(history.find("sim", Some(1)).unwrap().number, 1);
         assert!(history.find("sim", Some(2)).unwrap_err().to_string().contains("no checkpoint 2"));
+    }
+
+    #[test]
+    fn one_damaged_entry_does_not_hide_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let history = History::of(directory.path());
+        history.next().unwrap();
+        let whole = |number| Checkpoint {
+            number,
+            at: 5,
+            bytes: 10,
+            pages: 3,
+            threads: 1,
+            pause: 0.5,
+            ended: false,
+            scene: Scene::default(),
+        };
+        let text = serde_json::to_string(&whole(1)).unwrap();
+        let broken = [
+            text[..text.len() / 2].to_owned(),
+            String::new(),
+            "nonsense".to_owned(),
+            "[1]".to_owned(),
+            text.replace("\"bytes\":10", "\"bytes\":\"many\""),
+            text.replace("\"screen\":[]", "\"screen\":7"),
+            text.replace("\"asked\"", "\"a whim\""),
+            text.clone(),
+        ];
+        for number in 1..=3 {
+            fs::write(history.image(number), "image").unwrap();
+            write_json(&history.directory, &format!("{number}.json"), &whole(number)).unwrap();
+        }
+        for broken in broken {
+            fs::write(history.directory.join("2.json"), &broken).unwrap();
+            let contents = history.contents().unwrap();
+            assert_eq!(contents.whole, [whole(1), whole(3)], "{broken}");
+            let [damaged] = &contents.damaged[..] else { panic!("{contents:?}") };
+            assert_eq!((damaged.number, &damaged.image), (2, &history.image(2)));
+            assert!(damaged.damaged.contains("2.json is damaged ("), "{damaged:?}");
+            assert!(
+                damaged.damaged.ends_with(&format!("ckptctl restore {}", history.image(2).display())),
+                "{damaged:?}"
+            );
+            assert_eq!(history.find("sim", None).unwrap().number, 3);
+            let refused = history.find("sim", Some(2)).unwrap_err().to_string();
+            assert!(refused.contains("checkpoint 2 of the job sim") && refused.contains(&damaged.damaged), "{refused}");
+            let table = table(&contents);
+            let lines: Vec<&str> = table.lines().collect();
+            assert!(lines[2].starts_with('2') && lines[2].contains("damaged"), "{table}");
+            assert_eq!(lines[4], format!("2: {}", damaged.damaged));
+        }
+        // Which is the last one is not to be guessed.
+        fs::write(history.directory.join("3.json"), "").unwrap();
+        assert!(history.find("sim", None).unwrap_err().to_string().contains("checkpoint 3 of the job sim"));
+        assert_eq!((history.all().unwrap(), history.images().unwrap().len()), (vec![whole(1)], 3));
     }
 }

@@ -1,15 +1,15 @@
 //! `ps`: the jobs and what they are doing.
 
 use ckpt_core::proc;
-use ckpt_transfer::protocol::{JobState, JobStatus};
+use ckpt_transfer::protocol::{Ending, JobState, JobStatus};
 use serde::Serialize;
 
 use super::everywhere::everywhere;
-use super::history::History;
+use super::history::{Contents, History};
 use super::store::{self, Job, JobStore, Phase};
 use crate::cli::PsArgs;
 use crate::supervisor::{Log, last_line};
-use crate::{output, text};
+use crate::{failure, output, text};
 
 /// The name of this machine among hosts.
 const LOCAL: &str = "local";
@@ -46,10 +46,13 @@ pub fn statuses(store: &JobStore) -> anyhow::Result<Vec<JobStatus>> {
 /// What a job is doing, as far as that can be seen from outside its supervisor.
 pub fn status_of(store: &JobStore, job: &Job) -> JobStatus {
     let directory = store.directory(&job.name);
-    let history = History::of(&directory).all().unwrap_or_default();
+    let contents = History::of(&directory).contents();
     let state = job.state();
     let lives = matches!(state, JobState::Running | JobState::Stopped) && job.host.is_none();
     let pid = lives.then_some(job.pid);
+    let note = [note(job, state, &contents), history_note(&job.name, &contents)].into_iter().flatten();
+    let note = note.reduce(|one, other| format!("{one}; {other}"));
+    let history = contents.map(|contents| contents.whole).unwrap_or_default();
     JobStatus {
         name: job.name.clone(),
         state,
@@ -65,17 +68,28 @@ pub fn status_of(store: &JobStore, job: &Job) -> JobStatus {
         ending: job.ending.map(store::JobEnding::ending),
         ended: job.ending.map(|ending| ending.at),
         last_line: Log::view(&directory).map(|log| last_line(&log)).unwrap_or_default(),
-        note: note(job, state, !history.is_empty()),
+        note,
+    }
+}
+
+/// What of the history is not among its checkpoints, and why.
+fn history_note(name: &str, contents: &anyhow::Result<Contents>) -> Option<String> {
+    match contents {
+        Err(error) => Some(failure::line(error)),
+        Ok(contents) if contents.damaged.is_empty() => None,
+        Ok(contents) => {
+            let damaged = text::count(contents.damaged.len(), "damaged checkpoint", "damaged checkpoints");
+            Some(format!("it has {damaged}: ckptctl history {name}"))
+        }
     }
 }
 
 /// What the user should know, and can do.
-fn note(job: &Job, state: JobState, has_checkpoint: bool) -> Option<String> {
+fn note(job: &Job, state: JobState, contents: &anyhow::Result<Contents>) -> Option<String> {
     let name = &job.name;
-    let restore = if has_checkpoint || job.saved.is_some() {
-        format!("bring it back with: ckptctl restore {name}")
-    } else {
-        "it has no checkpoint".to_owned()
+    let restore = match contents {
+        Ok(contents) if job.saved.is_none() => restore(name, contents),
+        _ => format!("bring it back with: ckptctl restore {name}"),
     };
     if let Some(moving) = &job.moving
         && moving.phase == Phase::Parked
@@ -101,6 +115,18 @@ fn note(job: &Job, state: JobState, has_checkpoint: bool) -> Option<String> {
             Some("its keeper was killed: it runs on without a terminal".to_owned())
         }
         _ => None,
+    }
+}
+
+/// What brings a job back from its history.
+fn restore(name: &str, Contents { whole, damaged }: &Contents) -> String {
+    match (whole.last(), damaged.last()) {
+        (None, None) => "it has no checkpoint".to_owned(),
+        (None, Some(_)) => "it has no whole checkpoint".to_owned(),
+        (Some(last), Some(damaged)) if damaged.number > last.number => {
+            format!("bring it back from its last whole checkpoint with: ckptctl restore {name}@{}", last.number)
+        }
+        (Some(_), _) => format!("bring it back with: ckptctl restore {name}"),
     }
 }
 
@@ -130,14 +156,15 @@ impl From<JobStatus> for Listed {
 fn table(jobs: &[Listed]) -> String {
     let rows: Vec<Vec<String>> = jobs
         .iter()
-        .map(|Listed { job, status, age }| {
-            let state = match (job.state, status) {
+        .map(|Listed { job, age, .. }| {
+            let state = match (job.state, job.ending) {
                 (JobState::Running, _) => "running".to_owned(),
                 (JobState::Stopped, _) => "stopped".to_owned(),
                 (JobState::Moving, _) => "moving".to_owned(),
                 (JobState::Saved, _) => "saved".to_owned(),
                 (JobState::Unreachable, _) => "unreachable".to_owned(),
-                (JobState::Ended, Some(status)) => format!("ended ({status})"),
+                (JobState::Ended, Some(Ending::Exited(status))) => format!("ended ({status})"),
+                (JobState::Ended, Some(Ending::Signaled(signal))) => format!("signal {signal}"),
                 (JobState::Ended, None) => "ended".to_owned(),
             };
             let words: Vec<String> = job.command.iter().map(|word| text::quoted(&word.text())).collect();
@@ -167,9 +194,28 @@ fn table(jobs: &[Listed]) -> String {
 #[cfg(test)]
 mod tests {
     use ckpt_core::resource::bytes::Bytes;
-    use ckpt_transfer::protocol::Ending;
 
     use super::*;
+    use crate::jobs::history::{Checkpoint, Damaged, Scene};
+
+    #[test]
+    fn what_is_damaged_in_a_history_is_noted_and_what_brings_the_job_back() {
+        let whole = |number| {
+            let scene = Scene::default();
+            Checkpoint { number, at: 1, bytes: 1, pages: 1, threads: 1, pause: 0.0, ended: false, scene }
+        };
+        let damaged = |number| Damaged { number, image: "x".into(), damaged: "all of it".to_owned() };
+        let contents = |whole: &[Checkpoint], damaged| Contents { whole: whole.to_vec(), damaged };
+        let job = |contents| restore("sim", &contents);
+        assert_eq!(job(contents(&[], vec![])), "it has no checkpoint");
+        assert_eq!(job(contents(&[], vec![damaged(1)])), "it has no whole checkpoint");
+        assert!(job(contents(&[whole(3)], vec![damaged(1)])).ends_with("ckptctl restore sim"));
+        assert!(job(contents(&[whole(3)], vec![damaged(4)])).ends_with("ckptctl restore sim@3"));
+        assert_eq!(history_note("sim", &Ok(contents(&[whole(3)], vec![]))), None);
+        let note = history_note("sim", &Ok(contents(&[whole(3)], vec![damaged(4)])));
+        assert_eq!(note.as_deref(), Some("it has 1 damaged checkpoint: ckptctl history sim"));
+        assert_eq!(history_note("sim", &Err(anyhow::anyhow!("gone"))).as_deref(), Some("gone"));
+    }
 
     #[test]
     fn a_row_tells_name_state_and_command_and_a_note_what_to_do() {
@@ -193,7 +239,7 @@ mod tests {
         let table = table(&[Listed::from(job)]);
         let lines: Vec<&str> = table.lines().collect();
         let row: Vec<&str> = lines[1].split_whitespace().collect();
-        assert_eq!(row, ["sim", "ended", "(137)", "local", "-", "-", "2", "1", "min", "./sim", "'a", "b\\u{1b}'"]);
+        assert_eq!(row, ["sim", "signal", "9", "local", "-", "-", "2", "1", "min", "./sim", "'a", "b\\u{1b}'"]);
         assert_eq!(lines[2], "sim: bring it back with: ckptctl restore sim");
     }
 }

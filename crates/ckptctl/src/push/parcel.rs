@@ -130,7 +130,7 @@ impl Parcel {
 /// The image of a job that was made last: in its history, or by its runtime.
 fn image_of(job: &Job) -> anyhow::Result<PathBuf> {
     let history = History::of(&JobStore::open()?.directory(&job.name));
-    let mut images: Vec<PathBuf> = history.all()?.iter().map(|checkpoint| history.image(checkpoint.number)).collect();
+    let mut images = history.images()?;
     if let Some(program) = job.command.first() {
         images.push(beside(&path_of(&job.directory).join(path_of(program))));
     }
