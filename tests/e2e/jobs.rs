@@ -534,7 +534,8 @@ fn branch(case: &Case) -> Result<()> {
 /// One broken description hides nothing but itself.
 fn damaged_history(case: &Case) -> Result<()> {
     let mut command = case.ckptctl(["run", "-d", "--name", "sim", "--"]);
-    case.run(command.arg(case.stage().program("count")?))?.expect(0)?;
+    case.run(command.arg(case.stage().program("heap")?))?.expect(0)?;
+    case.wait_until("it is ready", || job(case, "sim").is_ok_and(|job| job["last_line"] == "ready"))?;
     for _ in 0..3 {
         case.run(&mut case.ckptctl(["checkpoint", "sim"]))?.expect(0)?;
     }
@@ -554,11 +555,11 @@ fn damaged_history(case: &Case) -> Result<()> {
     ensure!(known["checkpoints"] == 2 && known["note"].to_string().contains("1 damaged checkpoint"), "{known}");
     let refused = case.run(&mut case.ckptctl(["restore", "sim@2"]))?;
     refused.expect_refusal(&[1], &["checkpoint 2 of the job sim", "2.json"])?;
-    // As is advised: its image is good.
+    // As is advised, its image can be had.
     let image = advice.rsplit(' ').next().context("no image")?.to_owned();
     case.go()?;
-    case.run(&mut case.ckptctl(["restore", &image, "--files", "keep"]))?.expect(0)?;
-    case.run(&mut case.ckptctl(["restore", "sim", "--files", "keep"]))?.expect(0).map(drop)
+    case.run(&mut case.ckptctl(["verify", &image]))?.expect(0)?;
+    case.run(&mut case.ckptctl(["restore", "sim"]))?.expect(0).map(drop)
 }
 
 fn restored_on_terminal(case: &Case) -> Result<()> {

@@ -74,7 +74,8 @@ pub struct Damaged {
     /// Its image.
     pub image: PathBuf,
     /// What is damaged, and what to do.
-    pub damaged: String,
+    #[serde(rename = "damaged")]
+    pub what: String,
 }
 
 /// Why a checkpoint was made.
@@ -161,8 +162,8 @@ impl History {
         let entry = self.directory.join(format!("{number}.json"));
         let damaged = |file: &Path, why: &str| {
             let advice = format!("its image may be good: ckptctl restore {}", text::quoted(&text::path(&image)));
-            let damaged = format!("{} is damaged ({why}); {advice}", text::path(file));
-            Damaged { number, image: image.clone(), damaged }
+            let what = format!("{} is damaged ({why}); {advice}", text::path(file));
+            Damaged { number, image: image.clone(), what }
         };
         match read_json::<Checkpoint>(&entry) {
             Ok(Some(known)) if known.number == number => return Ok(known),
@@ -195,7 +196,7 @@ impl History {
         if let Some(found) = found {
             return self.checkpoint(found).map_err(|one| {
                 let which = format!("the checkpoint {found} of the job {job} cannot be had");
-                Failure::new(Class::Failed, format!("{which}: {}, or another one: ckptctl history {job}", one.damaged))
+                Failure::new(Class::Failed, format!("{which}: {}, or another one: ckptctl history {job}", one.what))
                     .into()
             });
         }
@@ -297,7 +298,7 @@ fn table(contents: &Contents) -> String {
     let headings = ["N", "TIME", "SIZE", "PAUSE", "WHY", "CHANGED"];
     let mut out = text::table(&headings, &[true, false, true, true, false, false], &rows);
     for one in &contents.damaged {
-        out.push_str(&text::plain(&format!("{}: {}", one.number, one.damaged)));
+        out.push_str(&text::plain(&format!("{}: {}", one.number, one.what)));
         out.push('\n');
     }
     out
@@ -373,18 +374,15 @@ mod tests {
             assert_eq!(contents.whole, [whole(1), whole(3)], "{broken}");
             let [damaged] = &contents.damaged[..] else { panic!("{contents:?}") };
             assert_eq!((damaged.number, &damaged.image), (2, &history.image(2)));
-            assert!(damaged.damaged.contains("2.json is damaged ("), "{damaged:?}");
-            assert!(
-                damaged.damaged.ends_with(&format!("ckptctl restore {}", history.image(2).display())),
-                "{damaged:?}"
-            );
+            assert!(damaged.what.contains("2.json is damaged ("), "{damaged:?}");
+            assert!(damaged.what.ends_with(&format!("ckptctl restore {}", history.image(2).display())), "{damaged:?}");
             assert_eq!(history.find("sim", None).unwrap().number, 3);
             let refused = history.find("sim", Some(2)).unwrap_err().to_string();
-            assert!(refused.contains("checkpoint 2 of the job sim") && refused.contains(&damaged.damaged), "{refused}");
+            assert!(refused.contains("checkpoint 2 of the job sim") && refused.contains(&damaged.what), "{refused}");
             let table = table(&contents);
             let lines: Vec<&str> = table.lines().collect();
             assert!(lines[2].starts_with('2') && lines[2].contains("damaged"), "{table}");
-            assert_eq!(lines[4], format!("2: {}", damaged.damaged));
+            assert_eq!(lines[4], format!("2: {}", damaged.what));
         }
         // Which is the last one is not to be guessed.
         fs::write(history.directory.join("3.json"), "").unwrap();

@@ -204,7 +204,7 @@ mod tests {
             let scene = Scene::default();
             Checkpoint { number, at: 1, bytes: 1, pages: 1, threads: 1, pause: 0.0, ended: false, scene }
         };
-        let damaged = |number| Damaged { number, image: "x".into(), damaged: "all of it".to_owned() };
+        let damaged = |number| Damaged { number, image: "x".into(), what: "all of it".to_owned() };
         let contents = |whole: &[Checkpoint], damaged| Contents { whole: whole.to_vec(), damaged };
         let job = |contents| restore("sim", &contents);
         assert_eq!(job(contents(&[], vec![])), "it has no checkpoint");
