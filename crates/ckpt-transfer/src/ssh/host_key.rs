@@ -148,7 +148,7 @@ impl Expected {
         loop {
             let Some(answer) = prompter.ask(asked, true) else {
                 let advice = "connect once from a terminal (`ckptctl hosts test`) to see and accept it, or set host_key = \"accept-new\" for it";
-                return refuse(format!("{what}; nobody is there to say whether it is right"), advice);
+                return refuse(format!("{what}; nobody has said that it is right"), advice);
             };
             match answer.trim().to_lowercase().as_str() {
                 "yes" | "y" => return Ok(self.record(host, key)),

@@ -221,7 +221,7 @@ impl Login<'_> {
                 }
                 Err(_) if is_given_up => {
                     self.is_given_up = true;
-                    outcome = "nobody is there to answer";
+                    outcome = "no answer was given";
                     break;
                 }
                 // It asks nothing, and refuses.
@@ -248,7 +248,7 @@ impl Login<'_> {
             });
             let Some(password) = password else {
                 self.is_given_up = true;
-                self.tried.push("password (nobody is there to be asked)".to_owned());
+                self.tried.push("password (none was given)".to_owned());
                 return Ok(None);
             };
             match self.ssh.userauth_password(user, &password) {

@@ -53,7 +53,10 @@ fn unknown() -> Result<(), String> {
 fn unattended() -> Result<(), String> {
     let server = Server::start()?;
     let refused = server.try_connect(ask, &mut Nobody).err().unwrap();
-    assert!(refused.to_string().contains("nobody is there") && refused.to_string().contains("accept-new"), "{refused}");
+    assert!(
+        refused.to_string().contains("nobody has said that it is right") && refused.to_string().contains("accept-new"),
+        "{refused}"
+    );
     let refused =
         server.try_connect(|host| host.host_key = HostKeyPolicy::Refuse, &mut Answers::of(&["yes"])).err().unwrap();
     assert_eq!(refused.fault, SshFault::HostKey);
