@@ -47,13 +47,20 @@ pub fn path() -> anyhow::Result<PathBuf> {
 /// A mistake is named by its line.
 pub fn load() -> anyhow::Result<Config> {
     let Ok(path) = path() else { return Ok(Config::default()) };
-    match std::fs::read_to_string(&path) {
-        Ok(content) => parse(&content).map_err(|error| {
+    match std::fs::read(&path) {
+        Ok(content) => text_of(&content).and_then(parse).map_err(|error| {
             Failure::new(Class::Usage, format!("{}: {error}; mend it or move it away", text::path(&path))).into()
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Config::default()),
         Err(error) => Err(Failure::new(Class::Failed, format!("cannot read {}: {error}", text::path(&path))).into()),
     }
+}
+
+fn text_of(content: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(content).map_err(|error| {
+        let line = content[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
+        format!("line {line}: this is not text in UTF-8")
+    })
 }
 
 fn parse(content: &str) -> Result<Config, String> {
@@ -121,9 +128,12 @@ mod tests {
             ("theme = \n", 1, ""),
             ("theme = \"dark\"\n\ndetach_key = \"ctrl+5\"\n", 3, "ctrl+5"),
             ("detach_key = 5\n", 1, "string"),
+            ("\ndetach_key = \"ctrl+m\"\n", 2, "Enter"),
         ] {
             let error = parse(content).unwrap_err();
             assert!(error.starts_with(&format!("line {line}: ")) && error.contains(word), "{error}");
         }
+        assert_eq!(text_of(b"a = 1\nb = '\xe4'\n").unwrap_err(), "line 2: this is not text in UTF-8");
+        assert_eq!(text_of(b"").unwrap(), "");
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-/// The key before d that detaches: Ctrl and a letter, or one of `[ \ ] ^ _`.
+/// The key before d that detaches: Ctrl and a letter, or one of `\ ] ^ _`, but none that is needed for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct DetachKey(u8);
@@ -30,10 +30,18 @@ impl TryFrom<String> for DetachKey {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
+        let refuse = |why: &str| {
+            let allowed = "give \"ctrl+\" and another letter, or one of \\ ] ^ _";
+            Err(format!("{text:?} cannot be the detach key{why}: {allowed}"))
+        };
         let lower = text.to_lowercase();
         match lower.strip_prefix("ctrl+").map(str::as_bytes) {
-            Some([key @ (b'a'..=b'z' | b'[' | b'\\' | b']' | b'^' | b'_')]) => Ok(Self(key & CTRL)),
-            _ => Err(format!("{text:?} cannot be the detach key: give \"ctrl+\" and a letter, or one of [ \\ ] ^ _")),
+            Some(b"m" | b"j") => refuse(", since it is what Enter sends"),
+            Some(b"i") => refuse(", since it is what Tab sends"),
+            Some(b"[") => refuse(", since it is what Esc sends"),
+            Some(b"c") => refuse(", since it ends programs"),
+            Some([key @ (b'a'..=b'z' | b'\\' | b']' | b'^' | b'_')]) => Ok(Self(key & CTRL)),
+            _ => refuse(""),
         }
     }
 }
@@ -107,12 +115,21 @@ mod tests {
             ("ctrl+]", 0x1d, "Ctrl+]"),
             ("Ctrl+A", 1, "Ctrl+A"),
             ("ctrl+z", 26, "Ctrl+Z"),
-            ("ctrl+[", 0x1b, "Ctrl+["),
             ("ctrl+\\", 0x1c, "Ctrl+\\"),
             ("ctrl+^", 0x1e, "Ctrl+^"),
             ("ctrl+_", 0x1f, "Ctrl+_"),
         ] {
             assert_eq!(key(text).map(|key| (key.byte(), key.to_string())), Ok((byte, shown.to_owned())));
+        }
+        for (taken, by) in [
+            ("ctrl+m", "Enter"),
+            ("Ctrl+J", "Enter"),
+            ("ctrl+i", "Tab"),
+            ("ctrl+[", "Esc"),
+            ("ctrl+c", "ends programs"),
+        ] {
+            let refused = key(taken).err().unwrap_or_default();
+            assert!(refused.contains(taken) && refused.contains(by), "{refused}");
         }
         for wrong in ["", "]", "ctrl+", "ctrl+5", "ctrl+ab", "alt+a", "ctrl+@", "ctrl+ä"] {
             assert!(key(wrong).is_err(), "{wrong}");
