@@ -21,7 +21,7 @@ pub fn checkpoint(args: &CheckpointArgs) -> anyhow::Result<i32> {
     let (report, restore) = match (&args.job, args.pid) {
         (Some(name), _) => {
             let store = JobStore::open()?;
-            let job = store.living(name)?;
+            let job = store.living_or(name, "`ckptctl ps` lists the jobs, and --pid takes any process")?;
             if job.keeper.is_some() || job.host.is_some() {
                 by_supervisor(&store, &job, args)?
             } else {

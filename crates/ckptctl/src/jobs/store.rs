@@ -327,9 +327,13 @@ impl JobStore {
 
     /// The job of a name, which has not ended.
     pub fn living(&self, name: &str) -> anyhow::Result<Job> {
+        self.living_or(name, "`ckptctl ps` lists the jobs")
+    }
+
+    /// The job of a name, which has not ended, or what to do instead.
+    pub fn living_or(&self, name: &str, advice: &str) -> anyhow::Result<Job> {
         let fail = |what: &str| {
-            let message =
-                format!("{what} {}; `ckptctl ps` lists the jobs, and --pid takes any process", text::quoted(name));
+            let message = format!("{what} {}; {advice}", text::quoted(name));
             Err(Failure::new(Class::Failed, message).into())
         };
         match is_name(name).then(|| self.find(name)).transpose()?.flatten() {
@@ -559,7 +563,8 @@ mod tests {
         write_ending(&store.directory("sim"), process, ending).unwrap();
         assert_eq!(store.all().unwrap()[0].ending.unwrap().status, 137);
         assert_eq!(store.job("sim").unwrap().ending.unwrap().ending(), Ending::Signaled(9));
-        assert!(store.living("sim").is_err());
+        let refused = store.living("sim").unwrap_err().to_string();
+        assert_eq!(refused, "there is no running job sim; `ckptctl ps` lists the jobs");
         let claim = store.claim(Some("sim"), Path::new("/bin/sim")).unwrap();
         assert_eq!(claim.name(), "sim");
         claim.prepare().unwrap();
