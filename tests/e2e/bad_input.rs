@@ -27,6 +27,10 @@ pub fn add(suite: &mut Suite) {
     suite.add("bad_process::under_gdb", Whos::Both, under_gdb);
     suite.add("bad_process::dies_during_the_checkpoint", Whos::Both, dies);
     suite.add("bad_process::itself_and_nonsense", Whos::Both, nonsense);
+    suite.add("bad_usage::is_told_as_json", Whos::User, usage_as_json);
+    suite.add("bad_usage::read_only_and_a_verb", Whos::User, read_only);
+    suite.add("bad_usage::unknown_jobs", Whos::User, unknown_jobs);
+    suite.add("bad_usage::configuration", Whos::User, configuration);
     suite.add("bad_target::full_disk", Whos::Root, full_disk);
     suite.add("bad_target::unwritable_or_missing_directory", Whos::Both, unwritable);
     suite.add("bad_target::engine_killed_at_any_moment", Whos::Both, engine_killed);
@@ -226,6 +230,67 @@ fn nonsense(case: &Case) -> Result<()> {
         ensure!(!finished.stderr.is_empty(), "{arguments:?}: nothing said");
     }
     Case::expect_only(&case.work(), &[])
+}
+
+fn usage_as_json(case: &Case) -> Result<()> {
+    for (arguments, names) in [
+        (&["schedule", "sim", "--every", "0s", "--json"][..], &["0s", "90s"][..]),
+        (&["schedule", "sim", "--every", "1h", "--keep", "0", "--json"], &["--keep", "at least 1"]),
+        (&["ps", "--json", "--what"], &["--what"]),
+        (&["stop", "--json"], &["JOB"]),
+        (&["nosuchverb", "--json"], &["nosuchverb"]),
+    ] {
+        let finished = case.run(&mut case.ckptctl(arguments))?.expect(2)?;
+        ensure!(finished.stderr.starts_with("error: "), "{arguments:?}: {finished:?}");
+        let json = finished.json()?;
+        ensure!(json["class"] == "usage" && json["exit"] == 2, "{json}");
+        let error = json["error"].as_str().context("no error")?;
+        ensure!(names.iter().all(|name| error.contains(name)) && !error.contains('\n'), "{arguments:?}: {json}");
+    }
+    // That is another program's.
+    let silent = case.run(&mut case.ckptctl(["run", "--what", "--", "true", "--json"]))?.expect(2)?;
+    ensure!(silent.stdout.is_empty(), "{silent:?}");
+    let help = case.run(&mut case.ckptctl(["ps", "--json", "--help"]))?.expect(0)?;
+    ensure!(help.stdout.contains("Usage: ckptctl ps") && !help.stdout.contains("\"exit\""), "{help:?}");
+    Ok(())
+}
+
+/// Nothing is done as if the switch were not there.
+fn read_only(case: &Case) -> Result<()> {
+    for verb in [&["run", "-d", "--name", "sim", "--", "sleep", "100"][..], &["stop", "sim"], &["rm", "sim"], &["ps"]] {
+        let refused = case.run(case.ckptctl(["--read-only"]).args(verb))?;
+        refused.expect_refusal(&[2], &["--read-only belongs to the menu"])?;
+    }
+    let jobs = case.run(&mut case.ckptctl(["ps", "--json"]))?.expect(0)?.json()?;
+    ensure!(jobs["jobs"].as_array().is_some_and(Vec::is_empty), "{jobs}");
+    let json = case.run(&mut case.ckptctl(["--read-only", "ps", "--json"]))?.expect(2)?.json()?;
+    ensure!(json["class"] == "usage", "{json}");
+    Ok(())
+}
+
+/// Only what the verb has is advised.
+fn unknown_jobs(case: &Case) -> Result<()> {
+    for verb in [&["stop", "sim"][..], &["attach", "sim"], &["migrate", "sim", "local"], &["schedule", "sim"]] {
+        let refused = case.run(&mut case.ckptctl(verb))?.expect_refusal(&[1], &["no job sim", "ckptctl ps"])?;
+        ensure!(!refused.stderr.contains("--pid"), "{refused:?}");
+    }
+    let refused = case.run(&mut case.ckptctl(["checkpoint", "sim"]))?;
+    refused.expect_refusal(&[1], &["no job sim", "--pid takes any process"]).map(drop)
+}
+
+fn configuration(case: &Case) -> Result<()> {
+    case.make_dir(".config/ckptctl")?;
+    for (content, names) in [
+        (&b"\xff"[..], &["line 1", "UTF-8"][..]),
+        (b"theme = \"dark\"\n# gr\xfcn\n", &["line 2", "UTF-8"]),
+        (b"\ndetach_key = \"ctrl+m\"\n", &["line 2", "ctrl+m", "Enter"]),
+        (b"detach_key = \"ctrl+c\"\n", &["line 1", "ctrl+c", "ends programs"]),
+    ] {
+        case.write(".config/ckptctl/config.toml", content)?;
+        let refused = case.run(&mut case.ckptctl(["run", "--", "true"]))?;
+        refused.expect_refusal(&[2], &[&["config.toml"], names].concat())?;
+    }
+    Ok(())
 }
 
 /// A small file system; unmounted when the test is over.

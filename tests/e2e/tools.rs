@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use anyhow::{Context, Result, ensure};
-use ckpt_tests::{Case, Ending, Finished, Roundtrip, Suite, Whos};
+use ckpt_tests::{Case, Ending, Finished, Roundtrip, Suite, Terminal, Whos};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -22,6 +22,10 @@ pub fn add(suite: &mut Suite) {
     suite.add("tools::run_and_ps", Whos::Both, run_and_ps);
     suite.add("tools::run_passes_the_status_through", Whos::Both, run_status);
     suite.add("tools::help_and_version", Whos::User, help);
+    suite.add("tools::man", Whos::User, man);
+    suite.add("tools::cc_help", Whos::User, cc_help);
+    suite.add("tools::info", Whos::User, info);
+    suite.add("tools::dumb_terminal", Whos::User, dumb_terminal);
 }
 
 fn leaves_running(case: &Case) -> Result<()> {
@@ -205,7 +209,60 @@ fn help(case: &Case) -> Result<()> {
         let checked = case.run(case.command("sh").args(["-c", &check]))?.expect(0)?;
         ensure!(checked.stderr.is_empty(), "{shell}: {checked:?}");
     }
-    let page = case.run(&mut case.ckptctl(["man"]))?.expect(0)?.stdout;
-    ensure!(page.contains(".TH ckptctl 1") && !page.contains("supervisor"), "{page}");
     case.run(&mut case.ckptctl(["--version"]))?.expect(0).map(drop)
+}
+
+fn man(case: &Case) -> Result<()> {
+    let page = |words: &[&str]| -> Result<String> {
+        let mut command = case.ckptctl(["man"]);
+        Ok(case.run(command.args(words).current_dir(case.work()))?.expect(0)?.stdout)
+    };
+    let own = page(&[])?;
+    ensure!(own.contains(".TH ckptctl 1") && !own.contains("supervisor"), "{own}");
+    ensure!(page(&["run"])?.contains(".TH ckptctl-run 1"), "{}", page(&["run"])?);
+    let add = page(&["hosts", "add"])?;
+    ensure!(add.contains(".TH ckptctl-hosts-add 1") && add.contains("\\-\\-key FILE"), "{add}");
+    for unknown in [&["man", "walk"][..], &["man", "supervisor"], &["man", "hosts", "walk"]] {
+        let refused = case.run(case.ckptctl(unknown).current_dir(case.work()))?;
+        refused.expect_refusal(&[2], &["no verb", "--help"])?;
+    }
+    Case::expect_only(&case.work(), &[])?;
+    page(&["--all", "pages"])?;
+    ensure!(case.work().join("pages/ckptctl-hosts-add.1").exists(), "no page of hosts add");
+    Ok(())
+}
+
+/// Both answer: whoever looks for ckptctl's own, and a configure script that looks for an option of the compiler.
+fn cc_help(case: &Case) -> Result<()> {
+    let said = case.run(&mut case.ckptctl(["cc", "--help"]))?.expect(0)?.stdout;
+    ensure!(said.contains("make CC='ckptctl cc'") && said.contains("-pass-exit-codes"), "{said}");
+    let version = case.run(&mut case.ckptctl(["cc", "--version"]))?.expect(0)?.stdout;
+    ensure!(!version.contains("ckptctl"), "{version}");
+    Ok(())
+}
+
+/// What is told of where things are is so.
+fn info(case: &Case) -> Result<()> {
+    case.run(&mut case.ckptctl(["run", "-d", "--name", "sim", "--", "echo", "out"]))?.expect(0)?;
+    let (people, json) = both_forms(case, &["info"])?;
+    let logs = json["logs"].as_str().context("no logs")?;
+    ensure!(people.stdout.contains(logs), "{people:?}");
+    let list = format!("cat {}", logs.replace("JOB", "sim"));
+    let printed = || case.run(case.command("bash").args(["-c", &list])).and_then(|finished| finished.expect(0));
+    case.wait_until("its output is there", || printed().is_ok_and(|printed| printed.stdout.contains("out\r\n")))
+}
+
+/// A terminal that the menu cannot be shown on gets the help, and nothing that it cannot show.
+fn dumb_terminal(case: &Case) -> Result<()> {
+    for (term, told) in [("TERM=dumb", "TERM is dumb"), ("--unset=TERM", "TERM is not set")] {
+        let mut command = case.command("env");
+        command.arg(term).arg(case.stage().ckptctl());
+        let mut terminal = Terminal::open(case)?;
+        let mut running = case.start_on(&mut terminal, &command)?;
+        ensure!(running.wait()? == Ending::Exited(2), "{}", running.streams());
+        let shown = running.stdout();
+        ensure!(shown.contains("Usage: ckptctl") && shown.contains(told), "{shown}");
+        ensure!(!shown.contains('\x1b'), "{shown:?}");
+    }
+    Ok(())
 }

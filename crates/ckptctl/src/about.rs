@@ -1,6 +1,4 @@
-//! What this program says of itself: where things are, completions, manual pages.
-
-use std::path::Path;
+//! What this program says of itself: where things are, and completions.
 
 use anyhow::Context;
 use ckpt_transfer::store::Store;
@@ -23,7 +21,7 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<i32> {
         ("configuration", text::path(&config::path()?)),
         ("hosts", text::path(&hosts.hosts_file)),
         ("jobs", text::path(jobs.root())),
-        ("logs", text::path(&jobs.root().join("JOB").join("log*"))),
+        ("logs", text::path(&jobs.root().join("JOB").join("{output,streams}.*"))),
         ("sockets", sockets.first().map(|place| text::path(place)).unwrap_or_default()),
         ("cache", text::path(Store::open()?.root())),
     ];
@@ -55,21 +53,6 @@ fn completion(shell: Shell) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// `man`: the manual pages, into a directory; without one the main page to standard output.
-pub fn man(directory: Option<&Path>) -> anyhow::Result<i32> {
-    let command = Cli::command();
-    let Some(directory) = directory else {
-        let mut page = Vec::new();
-        clap_mangen::Man::new(command).render(&mut page).context("the manual page cannot be made")?;
-        output::print(&String::from_utf8_lossy(&page))?;
-        return Ok(0);
-    };
-    let wrote = || format!("cannot write manual pages into {}", text::path(directory));
-    std::fs::create_dir_all(directory).with_context(wrote)?;
-    clap_mangen::generate_to(command, directory).with_context(wrote)?;
-    Ok(0)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
@@ -99,17 +82,5 @@ mod tests {
             assert!(text.contains("before-move"), "{shell}");
             assert!(!text.contains("supervisor") && !text.contains("throw-away-host"), "{shell}");
         }
-    }
-
-    #[test]
-    fn every_verb_has_a_manual_page() {
-        let directory = tempfile::tempdir().unwrap();
-        assert_eq!(man(Some(directory.path())).unwrap(), 0);
-        for verb in verbs() {
-            let page = directory.path().join(format!("ckptctl-{}.1", verb.join("-")));
-            let page = std::fs::read_to_string(&page).unwrap();
-            assert!(page.contains("Example"), "{verb:?} has no examples");
-        }
-        assert!(!directory.path().join("ckptctl-supervisor.1").exists());
     }
 }

@@ -4,16 +4,17 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use ckpt_core::{Codec, FilesPolicy, NestPolicy, Shown};
+use ckpt_core::{Class, Codec, FilesPolicy, NestPolicy, Shown};
 use clap::builder::TypedValueParser as _;
 use clap::builder::{OsStringValueParser, PossibleValuesParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use signal_hook::consts::{
     SIGABRT, SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGSTOP, SIGTERM, SIGUSR1, SIGUSR2,
 };
 
 use crate::compile::BuildArgs;
 use crate::demo::ThrowAwayHostArgs;
+use crate::failure::Failure;
 use crate::hosts::HostsArgs;
 
 const EXIT_STATUSES: &str = "\
@@ -169,11 +170,12 @@ Examples:
   ckptctl completions bash >~/.local/share/bash-completion/completions/ckptctl
   ckptctl completions fish >~/.config/fish/completions/ckptctl.fish")]
     Completions(CompletionsArgs),
-    /// Write manual pages
+    /// Print a manual page, or write all of them into a directory
     #[command(after_long_help = "\
 Examples:
-  ckptctl man | man -l -
-  ckptctl man ~/.local/share/man/man1")]
+  ckptctl man | man -l -                      the page of ckptctl itself
+  ckptctl man hosts add | man -l -            ... of a verb
+  ckptctl man --all ~/.local/share/man/man1   all of them, into a directory")]
     Man(ManArgs),
     /// Bring home the files that a job's program writes on another machine
     #[command(after_long_help = "\
@@ -217,7 +219,10 @@ Examples:
 Examples:
   make CC='ckptctl cc'
   ckptctl cc -O2 -c part.c
-  ckptctl cc -O2 -o sim main.c part.o -lm")]
+  ckptctl cc -O2 -o sim main.c part.o -lm
+  ckptctl cc g++ -o sim main.cc         the compiler can be named; else it is $CKPT_CC, or cc
+
+All options are the compiler's. `--help` alone shows this first.")]
     Cc(CcArgs),
     /// Tell what this machine allows, what follows from it, and how to allow more
     #[command(after_long_help = "\
@@ -272,6 +277,24 @@ The other host is made on this machine for the occasion, by OpenSSH's sshd. Noth
     /// Be the host that the demonstration moves its program to
     #[command(hide = true)]
     ThrowAwayHost(ThrowAwayHostArgs),
+}
+
+/// Whether words ask for JSON, whatever else they say: what follows `--` is for another program.
+pub fn asks_for_json(words: &[OsString]) -> bool {
+    words.iter().take_while(|word| *word != "--").any(|word| word == "--json")
+}
+
+/// The help of a verb.
+pub fn help_of(verb: &str) -> String {
+    let mut command = Cli::command();
+    command.build();
+    command.find_subcommand_mut(verb).map(|verb| format!("{}\n", verb.render_long_help())).unwrap_or_default()
+}
+
+/// What is wrong with `--read-only` before a verb.
+pub fn read_only_with_a_verb() -> Failure {
+    let message = "--read-only belongs to the menu, which is `ckptctl` without a verb; `ckptctl attach JOB --read-only` looks at a job";
+    Failure::new(Class::Usage, message)
 }
 
 impl Verb {
@@ -403,7 +426,7 @@ pub struct ScheduleArgs {
     pub before_move: bool,
     /// How many of the latest automatic checkpoints are kept; of older ones one an hour is kept for a day, and one a day for
     /// a month. Those that were made by hand are kept
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
     pub keep: u64,
     /// Do not save it by itself any more
     #[arg(long)]
@@ -420,11 +443,17 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
-/// Where to put manual pages.
+/// Which manual pages to write.
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// A directory; printed if not given
-    pub directory: Option<PathBuf>,
+    /// The verb whose page is printed; the page of ckptctl itself if not given
+    pub verb: Option<String>,
+    /// A verb below it, as of `hosts`
+    #[arg(value_name = "SUBVERB")]
+    pub below: Option<String>,
+    /// Write all pages into this directory instead
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "verb")]
+    pub all: Option<PathBuf>,
 }
 
 /// How to tell where things are.
@@ -654,6 +683,10 @@ fn interval(text: &str) -> Result<u64, String> {
     seconds.filter(|seconds| *seconds > 0).ok_or_else(|| "give a time such as 90s, 15m or 2h".to_owned())
 }
 
+fn at_least_one(text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "give a number, at least 1".to_owned())
+}
+
 fn files_policy() -> impl clap::builder::TypedValueParser<Value = FilesPolicy> {
     PossibleValuesParser::new(FILES.map(|(name, _)| name)).map(|name| files_policy_of(&name).unwrap_or_default())
 }
@@ -779,8 +812,6 @@ mod tests {
 
     use std::path::Path;
 
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Verb, clap::error::ErrorKind> {
@@ -895,6 +926,20 @@ mod tests {
         };
         assert_eq!((args.name.as_deref(), args.command.len()), (Some("a"), 3));
         assert!(parse(&["run", "--"]).is_err());
+    }
+
+    #[test]
+    fn json_is_asked_for_before_the_program_begins() {
+        let asks = |line: &str| asks_for_json(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(asks("ckptctl schedule sim --every 0s --json") && asks("ckptctl --json"));
+        assert!(!asks("ckptctl run -- prog --json") && !asks("ckptctl ps"));
+    }
+
+    #[test]
+    fn one_checkpoint_is_kept_at_least() {
+        for (keep, is_right) in [("1", true), ("0", false), ("-1", false), ("x", false)] {
+            assert_eq!(parse(&["schedule", "sim", "--every", "1h", "--keep", keep]).is_ok(), is_right, "{keep}");
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ use anyhow::{Context as _, Result, anyhow};
 use call::Call;
 use library::Library;
 
+use crate::{cli, output};
+
 /// `ckptctl build`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BuildArgs {
@@ -68,7 +70,7 @@ pub fn build(args: &BuildArgs) -> Result<i32> {
 /// Runs the real compiler with the same arguments, and links the runtime into the executables that it makes.
 ///
 /// The compiler is the first argument if that is one (`ckptctl cc g++ ...`, as ccache does it), else `$CKPT_CC`, else cc.
-/// Returns the compiler's exit status.
+/// Returns the compiler's exit status. `--help` alone is answered by both, since a configure script may look for an option.
 ///
 /// # Errors
 /// When there is no compiler, or no place for the library.
@@ -77,6 +79,9 @@ pub fn cc(args: &[OsString]) -> Result<i32> {
         Some((first, rest)) if call::is_compiler(first) => (Command::new(first), rest),
         _ => (compiler("CKPT_CC", "cc"), args),
     };
+    if args == ["--help"] {
+        output::print(&cli::help_of("cc"))?;
+    }
     let call = Call::of(args);
     command.args(args);
     if call.compiles() || call.links() {

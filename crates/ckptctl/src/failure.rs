@@ -58,17 +58,40 @@ pub fn tell(error: &anyhow::Error, json: bool) -> i32 {
     let message = text::plain(&line(error));
     eprintln!("ckptctl: {message}");
     if json {
-        let mut object = Map::new();
-        object.insert("error".to_owned(), message.into());
-        object.insert("class".to_owned(), name(class).into());
-        object.insert("exit".to_owned(), json!(class as i32));
-        if let Some(failure) = error.downcast_ref::<Failure>() {
-            object.extend(failure.details.clone());
-        }
-        // The error was told on stderr already, and there is no third place.
-        let _ = output::print_json(&object);
+        let details = error.downcast_ref::<Failure>().map(|failure| failure.details.clone());
+        print_object(message, class, details.unwrap_or_default());
     }
     class as i32
+}
+
+/// Tells what the command line was answered with (wrong usage, or help that was asked for) and gives the exit status.
+pub fn tell_usage(error: &clap::Error, json: bool) -> i32 {
+    // Without a place to tell it, the status tells it.
+    let _ = error.print();
+    if json && error.exit_code() == Class::Usage as i32 {
+        print_object(text::plain(&usage_line(error)), Class::Usage, Map::new());
+    }
+    error.exit_code()
+}
+
+/// What was wrong with the command line, without the help that follows it.
+fn usage_line(error: &clap::Error) -> String {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "more has to be said; --help tells what".to_owned();
+    }
+    let told = error.to_string();
+    let what = told.lines().map(str::trim).take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    what.strip_prefix("error: ").map_or_else(|| what.clone(), str::to_owned)
+}
+
+fn print_object(message: String, class: Class, details: Map<String, Value>) {
+    let mut object = Map::new();
+    object.insert("error".to_owned(), message.into());
+    object.insert("class".to_owned(), name(class).into());
+    object.insert("exit".to_owned(), json!(class as i32));
+    object.extend(details);
+    // The error was told on stderr already, and there is no third place.
+    let _ = output::print_json(&object);
 }
 
 /// An error with its causes. One of the engine or of ours tells its own causes.
@@ -124,6 +147,18 @@ mod tests {
         let ours = anyhow::Error::new(Failure::new(Class::BadImage, "damaged"));
         assert_eq!(class(&ours), Class::BadImage);
         assert_eq!(class(&anyhow::anyhow!("anything")), Class::Failed);
+    }
+
+    #[test]
+    fn wrong_usage_is_one_line() {
+        use clap::Parser;
+        let line = |words: &[&str]| usage_line(&crate::cli::Cli::try_parse_from(words).expect_err("it is wrong"));
+        assert_eq!(line(&["ckptctl", "ps", "--what"]), "unexpected argument '--what' found");
+        let every = line(&["ckptctl", "schedule", "sim", "--every", "0s"]);
+        assert_eq!(every, "invalid value '0s' for '--every <TIME>': give a time such as 90s, 15m or 2h");
+        let missing = line(&["ckptctl", "stop", "--json"]);
+        assert_eq!(missing, "the following required arguments were not provided: <JOB>");
+        assert_eq!(line(&["ckptctl", "hosts"]), "more has to be said; --help tells what");
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod inspect;
 mod jobs;
 mod keeper;
 mod local;
+mod manual;
 mod menu;
 mod migrate;
 mod output;
@@ -39,6 +40,7 @@ mod supervisor;
 mod text;
 mod verify;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use ckpt_core::Class;
@@ -47,19 +49,35 @@ use clap::{CommandFactory, Parser};
 use crate::cli::{Cli, Verb};
 
 fn main() -> ExitCode {
-    let Cli { verb, read_only } = Cli::parse();
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let Cli { verb, read_only } = match Cli::try_parse_from(&words) {
+        Ok(cli) => cli,
+        Err(error) => return exit(failure::tell_usage(&error, cli::asks_for_json(&words))),
+    };
     let json = verb.as_ref().is_some_and(Verb::prints_json);
-    let result = verb.map_or_else(|| show_menu(read_only), run);
+    let result = match verb {
+        None => show_menu(read_only),
+        Some(_) if read_only => Err(cli::read_only_with_a_verb().into()),
+        Some(verb) => run(verb),
+    };
     let status = result.unwrap_or_else(|error| failure::tell(&error, json));
+    exit(status)
+}
+
+fn exit(status: i32) -> ExitCode {
     ExitCode::from(u8::try_from(status).unwrap_or(1))
 }
 
-/// The menu; without a terminal the help.
+/// The menu; without a terminal that it can be shown on, the help.
 fn show_menu(read_only: bool) -> anyhow::Result<i32> {
-    if menu::has_terminal() {
+    let has_terminal = menu::has_terminal();
+    if has_terminal == Ok(true) {
         return menu::menu(&config::load()?, read_only);
     }
     eprintln!("{}", Cli::command().render_long_help());
+    if let Err(what) = has_terminal {
+        eprintln!("ckptctl: {what}");
+    }
     Ok(Class::Usage as i32)
 }
 
@@ -78,7 +96,7 @@ fn run(verb: Verb) -> anyhow::Result<i32> {
         Verb::Schedule(args) => jobs::schedule(&args),
         Verb::Info(args) => about::info(&args),
         Verb::Completions(args) => about::completions(args.shell),
-        Verb::Man(args) => about::man(args.directory.as_deref()),
+        Verb::Man(args) => manual::man(&args),
         Verb::Inspect(args) => inspect::inspect(&args),
         Verb::Verify(args) => verify::verify(&args),
         Verb::Export(args) => export::export(&args),

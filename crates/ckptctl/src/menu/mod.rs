@@ -44,8 +44,19 @@ const FRAME: Duration = Duration::from_millis(16);
 const WAITING: usize = 64;
 
 /// Whether there is a terminal to show the menu on.
-pub fn has_terminal() -> bool {
-    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+///
+/// # Errors
+/// What is wrong with the one that there is.
+pub fn has_terminal() -> Result<bool, String> {
+    if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+        return Ok(false);
+    }
+    let is = match std::env::var("TERM").unwrap_or_default().as_str() {
+        "" => "not set",
+        "dumb" => "dumb",
+        _ => return Ok(true),
+    };
+    Err(format!("the menu needs a terminal that can move its cursor (TERM is {is})"))
 }
 
 /// Shows the menu until the user leaves it. Jobs run on.
