@@ -190,6 +190,7 @@ pub fn no_color(case: &Case) -> Result<()> {
         menu.press(key)?;
         menu.wait(shows)?;
     }
+    menu.wait("ended on local")?;
     menu.press("D")?;
     menu.wait("Remove red?")?;
     menu.escape("Remove red?")?;

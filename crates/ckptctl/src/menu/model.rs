@@ -209,6 +209,8 @@ pub struct OpenJob {
     pub tab: Tab,
     /// Its checkpoints, the newest first.
     pub checkpoints: List<Checkpoint>,
+    /// How many more there are that are damaged.
+    pub damaged: usize,
     /// When it is saved by itself, if it is.
     pub schedule: Option<Schedule>,
     /// What it holds, in lines under headings.

@@ -19,6 +19,7 @@ use crate::text;
 struct History {
     schedule: Option<Schedule>,
     checkpoints: Vec<Checkpoint>,
+    damaged: Vec<Value>,
 }
 
 pub fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>) -> Vec<Effect> {
@@ -43,8 +44,12 @@ pub fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>)
                         open.checkpoints.selected = 0;
                     }
                     open.schedule = history.schedule;
+                    open.damaged = history.damaged.len();
                 }
-                Err(error) => model.tell(error, true),
+                Err(error) => {
+                    open.checkpoints.rows.get_or_insert_default();
+                    model.tell(error, true);
+                }
             }
             Vec::new()
         }

@@ -22,6 +22,7 @@ pub fn open_job(model: &mut Model, name: &str) -> Vec<Effect> {
         is_typing: false,
         tab: Tab::Terminal,
         checkpoints: List::default(),
+        damaged: 0,
         schedule: None,
         holds: None,
         scroll: 0,

@@ -87,16 +87,24 @@ fn draw_checkpoints(model: &Model, job: &OpenJob, frame: &mut Frame<'_>, area: R
         empty(model, frame, area, &["Reading the history ..."]);
         return;
     };
-    if rows.is_empty() {
+    if rows.is_empty() && job.damaged == 0 {
         empty(model, frame, area, &["No checkpoint yet.", "", "c saves the program; it runs on."]);
         return;
     }
     let [above, list, picture] = layout::checkpoints(area);
+    let damaged = match job.damaged {
+        0 => String::new(),
+        damaged => {
+            let more = text::count(damaged, "more is damaged", "more are damaged");
+            format!(" {more}: ckptctl history {};", text::quoted(&job.name))
+        }
+    };
     let saved = job.schedule.map_or_else(
         || format!(" no automatic checkpoints{}", key_for(model, Action::Schedule, "sets them")),
         |schedule| format!(" saved {}{}", schedule.told(), key_for(model, Action::Schedule, "changes that")),
     );
-    frame.render_widget(Line::styled(saved, model.theme.dim), above);
+    let lines = vec![Span::styled(damaged, model.theme.warn), Span::styled(saved, model.theme.dim)];
+    frame.render_widget(Line::from(lines), above);
     let now = crate::jobs::now();
     let cells: Vec<Vec<Span<'_>>> = rows
         .iter()

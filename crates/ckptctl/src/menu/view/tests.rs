@@ -77,6 +77,7 @@ fn with_job(model: &mut Model, tab: Tab) {
         is_typing: false,
         tab,
         checkpoints: crate::menu::model::List::default(),
+        damaged: 0,
         schedule: None,
         holds: Some(Ok(vec![
             ("Threads".to_owned(), vec!["4711 sim".to_owned()]),
