@@ -1,6 +1,7 @@
 //! `ps`: the jobs and what they are doing.
 
 use ckpt_core::proc;
+use ckpt_core::resource::bytes::Bytes;
 use ckpt_transfer::protocol::{Ending, JobState, JobStatus};
 use serde::Serialize;
 
@@ -40,7 +41,30 @@ pub fn ps(args: &PsArgs) -> anyhow::Result<i32> {
 
 /// What all jobs of this machine are doing.
 pub fn statuses(store: &JobStore) -> anyhow::Result<Vec<JobStatus>> {
-    Ok(store.all()?.iter().map(|job| status_of(store, job)).collect())
+    let mut jobs: Vec<JobStatus> = store.all()?.iter().map(|job| status_of(store, job)).collect();
+    jobs.extend(store.damaged()?.into_iter().map(|(name, why)| damaged(name, &why)));
+    Ok(jobs)
+}
+
+/// A job of which only the name is known.
+fn damaged(name: String, why: &anyhow::Error) -> JobStatus {
+    JobStatus {
+        name,
+        state: JobState::Ended,
+        host: LOCAL.to_owned(),
+        pid: None,
+        memory: None,
+        cpu: None,
+        checkpoints: 0,
+        last_checkpoint: None,
+        started: store::now(),
+        command: Vec::new(),
+        directory: Bytes::default(),
+        ending: None,
+        ended: None,
+        last_line: String::new(),
+        note: Some(crate::failure::line(why)),
+    }
 }
 
 /// What a job is doing, as far as that can be seen from outside its supervisor.

@@ -308,21 +308,29 @@ impl JobStore {
         &self.root
     }
 
-    /// All jobs, by name.
+    /// All jobs, by name, but for those of [`Self::damaged`].
     pub fn all(&self) -> anyhow::Result<Vec<Job>> {
+        Ok(self.names()?.iter().filter_map(|name| self.find(name).ok().flatten()).collect())
+    }
+
+    /// The names of jobs that cannot be read, and why.
+    pub fn damaged(&self) -> anyhow::Result<Vec<(String, anyhow::Error)>> {
+        let damaged = |name: String| self.find(&name).err().map(|why| (name, why));
+        Ok(self.names()?.into_iter().filter_map(damaged).collect())
+    }
+
+    fn names(&self) -> anyhow::Result<Vec<String>> {
         let entries = match fs::read_dir(&self.root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.with_context(|| format!("cannot read {}", text::path(&self.root)))?,
         };
-        let mut jobs = Vec::new();
+        let mut names = Vec::new();
         for entry in entries {
             let name = entry.with_context(|| format!("cannot read {}", text::path(&self.root)))?.file_name();
-            if let Some(name) = name.to_str().filter(|name| is_name(name)) {
-                jobs.extend(self.find(name)?);
-            }
+            names.extend(name.to_str().filter(|name| is_name(name)).map(str::to_owned));
         }
-        jobs.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(jobs)
+        names.sort();
+        Ok(names)
     }
 
     /// The job of a name, which has not ended.
@@ -584,6 +592,17 @@ mod tests {
         let longest = "x".repeat(LONGEST_NAME);
         fs::create_dir(store.directory(&longest)).unwrap();
         assert!(is_name(store.claim_unknown(&longest).unwrap().name()));
+    }
+
+    #[test]
+    fn a_damaged_job_hides_no_other() {
+        let (_directory, store) = store();
+        store.put(&this_process("sim")).unwrap();
+        fs::create_dir_all(store.directory("bad")).unwrap();
+        fs::write(store.directory("bad").join(DESCRIPTION), "{\"name\": ").unwrap();
+        assert_eq!(store.all().unwrap().len(), 1);
+        let damaged = store.damaged().unwrap();
+        assert!(damaged.len() == 1 && damaged[0].0 == "bad" && format!("{:#}", damaged[0].1).contains("job.json"));
     }
 
     #[test]
