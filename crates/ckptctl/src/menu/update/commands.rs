@@ -161,8 +161,11 @@ pub fn begin(model: &mut Model, effect: Effect) -> Vec<Effect> {
         }
         _ => String::new(),
     };
-    let shown: Vec<String> = verb.iter().filter(|word| *word != "--json").map(|word| text::quoted(word)).collect();
-    let shown = format!("{shown_in}ckptctl {}", shown.join(" "));
+    let variables = if let Effect::Verb { environment, .. } = &effect { environment.as_slice() } else { &[] };
+    let variables = variables.iter().map(|(name, value)| format!("{name}={}", text::quoted(value)));
+    let verb = verb.iter().filter(|word| *word != "--json").map(|word| text::quoted(word));
+    let shown: Vec<String> = variables.chain(std::iter::once("ckptctl".to_owned())).chain(verb).collect();
+    let shown = format!("{shown_in}{}", shown.join(" "));
     if model.read_only {
         model.tell(format!("this menu is read-only; the verb would be: {shown}"), false);
         return Vec::new();

@@ -297,7 +297,11 @@ fn what_is_under_way_can_be_given_up() {
 fn a_command_line_is_run_and_a_job_saved_by_itself() {
     let mut model = model();
     update(&mut model, Msg::Jobs(Vec::new()));
+    model.new.environment = "A='x y'".to_owned();
     assert_eq!(verbs(&press(&mut model, "!sleep '1 0'\n")), ["run --detach --json -- sleep 1 0"]);
+    // The log tells all of it.
+    let logged = model.log.last().map(|line| line.text.clone());
+    assert_eq!(logged.as_deref(), Some("A='x y' ckptctl run --detach -- sleep '1 0'"));
     update(&mut model, Msg::Did { reason: Reason::Run, result: Ok(json!({ "job": "sleep" })) });
     update(&mut model, Msg::Jobs(vec![job("sleep", JobState::Running)]));
     assert_eq!(press(&mut model, "a"), [Effect::Schedule { job: "sleep".to_owned() }]);

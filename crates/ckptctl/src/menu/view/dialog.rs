@@ -148,35 +148,44 @@ const BAR: u16 = 3;
 const BELOW: u16 = 6;
 
 fn draw_move(model: &Model, current: &Move, frame: &mut Frame<'_>) {
-    let theme = model.theme;
+    const WIDTH: u16 = 76;
     let title = format!(" Moving {} to {} ", text::plain(&current.job), text::plain(&current.host));
-    let checks = u16::try_from(current.checks.len()).unwrap_or(u16::MAX);
+    let inside = usize::from(WIDTH.min(model.size.0.saturating_sub(2)).saturating_sub(2));
+    let lines = checks(model, current, inside);
+    let count = u16::try_from(lines.len()).unwrap_or(u16::MAX);
     // As large from the first moment on as it is with the usual checks.
-    let room = window(model, frame, &title, 76, checks.max(USUAL).saturating_add(BAR + BELOW + 2));
+    let room = window(model, frame, &title, WIDTH, count.max(USUAL).saturating_add(BAR + BELOW + 2));
     // The end of it must be seen whole; of many checks the last.
-    let rows = [
-        Constraint::Length(checks.min(room.height.saturating_sub(BAR + BELOW))),
-        Constraint::Length(BAR),
-        Constraint::Min(BELOW),
-    ];
-    let [checks, bar, below] = Layout::vertical(rows).areas(room);
-    let skipped = current.checks.len().saturating_sub(usize::from(checks.height));
-    let lines: Vec<Line<'_>> = current.checks[skipped..]
-        .iter()
-        .map(|(what, found, ok)| {
-            let (mark, style) = if *ok { ("ok ", theme.good) } else { ("no ", theme.bad) };
-            Line::from(vec![
-                Span::styled(mark, style),
-                Span::raw(format!("{what}: ")),
-                Span::styled(text::plain(found), theme.dim),
-            ])
-        })
-        .collect();
-    frame.render_widget(Paragraph::new(lines), checks);
+    let shown = count.min(room.height.saturating_sub(BAR + BELOW));
+    let rows = [Constraint::Length(shown), Constraint::Length(BAR), Constraint::Min(BELOW)];
+    let [above, bar, below] = Layout::vertical(rows).areas(room);
+    frame.render_widget(Paragraph::new(lines).scroll((count - shown, 0)), above);
     if let (Some((phase, done, total)), None) = (&current.progress, &current.result) {
         draw_progress(model, frame, bar, (phase, *done, *total), current.rate);
     }
     frame.render_widget(Paragraph::new(outcome(model, current)).wrap(Wrap { trim: false }), below);
+}
+
+/// What was looked at before the move, in lines that are at most so wide.
+fn checks<'a>(model: &Model, current: &Move, width: usize) -> Vec<Line<'a>> {
+    let theme = model.theme;
+    let mut lines = Vec::new();
+    for (what, found, ok) in &current.checks {
+        let (mark, style) = if *ok { ("ok ", theme.good) } else { ("no ", theme.bad) };
+        let what = format!("{what}: ");
+        let wrapped = text::wrap(&format!("{what}{}", text::plain(found)), width.saturating_sub(mark.len()));
+        for (index, line) in wrapped.into_iter().enumerate() {
+            let mark = if index == 0 { Span::styled(mark, style) } else { Span::raw("   ") };
+            match line.strip_prefix(&what).filter(|_| index == 0) {
+                Some(rest) => {
+                    let rest = Span::styled(rest.to_owned(), theme.dim);
+                    lines.push(Line::from(vec![mark, Span::raw(what.clone()), rest]));
+                }
+                None => lines.push(Line::from(vec![mark, Span::styled(line, theme.dim)])),
+            }
+        }
+    }
+    lines
 }
 
 fn draw_progress(model: &Model, frame: &mut Frame<'_>, area: Rect, (phase, done, total): (&str, u64, u64), rate: f64) {
