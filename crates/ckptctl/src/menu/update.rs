@@ -17,7 +17,6 @@ use tui_input::Input;
 
 use super::effect::{Asker, Effect, Reason};
 use super::model::{Complaint, Field, FileRow, HostRow, Layer, Model, Screen};
-
 use crate::jobs::Schedule;
 
 pub use input::palette;

@@ -90,6 +90,9 @@ fn under_way(model: &Model) -> Option<String> {
     match (model.acts.last(), model.moves.iter().rev().find(|current| current.result.is_none())) {
         (Some(act), _) if act.is_cancelled => Some(format!("giving up: {}", act.words)),
         (Some(act), _) => Some(format!("under way: {}{}  ({given_up})", act.words, far(&act.progress))),
+        (None, Some(Move { job, host, is_cancelled: true, .. })) => {
+            Some(format!("giving up: ckptctl migrate {job} {host}"))
+        }
         (None, Some(current)) => {
             let shown = key(Action::Migrate, "in the job shows it");
             let Move { job, host, progress, .. } = current;
@@ -110,6 +113,7 @@ fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         frame.render_widget(Line::from(spans), area);
         return;
     }
+    let given_up = model.keymap.key_of(Action::Cancel).map(|key| key.to_string()).unwrap_or_default();
     let hints: &[(&str, &str)] = match model.layers.last() {
         None | Some(Layer::Choose { .. }) => &[],
         Some(Layer::Help { .. }) => &[("Esc", "close")],
@@ -118,7 +122,7 @@ fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         Some(Layer::Line { .. }) => &[("Enter", "accept"), ("Esc", "leave")],
         Some(Layer::Move { job }) => {
             let is_over = model.moves.iter().any(|current| current.job == *job && current.result.is_some());
-            if is_over { &[("Enter", "close")] } else { &[("x", "give it up"), ("Esc", "close, it goes on")] }
+            if is_over { &[("Enter", "close")] } else { &[(&given_up, "give it up"), ("Esc", "close, it goes on")] }
         }
     };
     let mut spans = vec![Span::raw(" ")];
