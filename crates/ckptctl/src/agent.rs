@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
 use ckpt_core::Class;
@@ -25,6 +25,7 @@ use crate::cli::AgentArgs;
 use crate::failure::{self, Failure};
 use crate::jobs::{self, JobStore};
 use crate::supervisor::{FILES, Launch, LaunchKind, door_name};
+use crate::this_machine::{available_memory, clock, free_space, load};
 use crate::{client, doctor, door, fate, holds, local};
 
 /// Who says nothing for so long, before it has said what it wants, is gone.
@@ -99,21 +100,17 @@ fn report() -> anyhow::Result<MachineReport> {
     let store = JobStore::open()?;
     let place = store.moves();
     let there = place.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let disk = rustix::fs::statvfs(there).with_context(|| format!("{} cannot be looked at", there.display()))?;
+    let disk = free_space(there)?;
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let meminfo = read("/proc/meminfo");
-    let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let memory = available.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     let abilities = ckpt_core::abilities();
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(MachineReport {
         machine: Machine::this(),
         nest: abilities.nest.clone().map(drop),
         doctor: doctor::report_of(abilities)?,
-        memory: memory.unwrap_or_default().saturating_mul(1024),
-        disk: disk.f_bavail.saturating_mul(disk.f_frsize),
-        load: read("/proc/loadavg").split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or_default(),
-        clock: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
+        memory: available_memory(&read("/proc/meminfo")),
+        disk,
+        load: load(&read("/proc/loadavg")),
+        clock: clock(),
         user: rustix::process::geteuid().as_raw(),
         home: Bytes(std::env::var_os("HOME").map(OsStringExt::into_vec).unwrap_or_default()),
     })

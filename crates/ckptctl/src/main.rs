@@ -38,6 +38,7 @@ mod remote;
 mod restore;
 mod supervisor;
 mod text;
+mod this_machine;
 mod verify;
 
 use std::ffi::OsString;

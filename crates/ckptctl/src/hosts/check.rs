@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use ckpt_core::Class;
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::prompt::TerminalPrompter;
+use crate::this_machine::{Clock, available_memory, clock, free_space, load};
 use crate::{doctor, output, text};
 
 /// What a copy of this program says of itself and its machine.
@@ -45,35 +45,18 @@ impl SelfCheck {
         let (hash, _) = own_hash().context(FAILED)?;
         let own = fs::read_link("/proc/self/exe").context(FAILED)?;
         let memory = fs::read_to_string("/proc/meminfo").context(FAILED)?;
-        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let loadavg = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let system = rustix::system::uname();
         Ok(Self {
             hash,
-            memory: available(&memory),
+            memory: available_memory(&memory),
             disk: free_space(own.parent().unwrap_or(Path::new("/")))?,
-            load: load.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or_default(),
+            load: load(&loadavg),
             kernel: system.release().to_string_lossy().into_owned(),
             host: system.nodename().to_string_lossy().into_owned(),
             clock: clock(),
         })
     }
-}
-
-fn available(meminfo: &str) -> u64 {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kilobytes.unwrap_or_default().saturating_mul(1024)
-}
-
-fn free_space(directory: &Path) -> anyhow::Result<u64> {
-    let there =
-        rustix::fs::statvfs(directory).with_context(|| format!("{} cannot be looked at", directory.display()))?;
-    Ok(there.f_bavail.saturating_mul(there.f_frsize))
-}
-
-fn clock() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Tests hosts one after another: each may have something to ask. The status is that of [`Class::Remote`] if one fails.
@@ -235,21 +218,7 @@ fn examine(
     doctor_there(&session, &installed.path, report)
 }
 
-/// How far a host's clock is from ours, in seconds.
-struct Clock {
-    /// How much it is ahead; negative when it is behind.
-    ahead: f64,
-    /// How exactly that is known: half of the time until the answer came.
-    within: f64,
-}
-
 impl Clock {
-    #[allow(clippy::cast_precision_loss, reason = "shown in milliseconds")]
-    fn compare(asked: i64, there: i64, answered: i64) -> Self {
-        let within = (answered - asked) as f64 / 2e9;
-        Self { ahead: (there - asked) as f64 / 1e9 - within, within }
-    }
-
     fn line(&self) -> String {
         let within = self.within * 1e3;
         if self.ahead.abs() <= self.within {
@@ -312,11 +281,5 @@ mod tests {
         assert_eq!(ahead.line(), "4.950 s ahead, within 50 ms");
         let behind = Clock::compare(10 * second, 0, 10 * second);
         assert_eq!(behind.line(), "10.000 s behind, within 0 ms");
-    }
-
-    #[test]
-    fn memory_is_what_is_available() {
-        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   12 kB\n"), 12 * 1024);
-        assert_eq!(available("nothing"), 0);
     }
 }

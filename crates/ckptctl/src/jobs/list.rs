@@ -2,6 +2,7 @@
 
 use ckpt_core::proc;
 use ckpt_core::resource::bytes::Bytes;
+use ckpt_transfer::hosts::LOCAL;
 use ckpt_transfer::protocol::{Ending, JobState, JobStatus};
 use serde::Serialize;
 
@@ -11,9 +12,6 @@ use super::store::{self, Job, JobStore, Phase};
 use crate::cli::PsArgs;
 use crate::supervisor::{Log, last_line};
 use crate::{failure, output, text};
-
-/// The name of this machine among hosts.
-const LOCAL: &str = "local";
 
 /// A job as it is listed.
 #[derive(Serialize)]

@@ -56,7 +56,7 @@ impl Schedule {
     pub fn without_moves(&self, job: &str) -> String {
         let job = text::quoted(job);
         match self.every {
-            Some(every) => format!("ckptctl schedule {job} --every {every}s --keep {}", self.keep),
+            Some(_) => format!("ckptctl schedule {job} {}", Self { before_move: false, ..*self }.options()),
             None => format!("ckptctl schedule {job} --off"),
         }
     }

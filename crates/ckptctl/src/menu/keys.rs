@@ -348,6 +348,11 @@ impl Keymap {
         self.keys_of(command).first().copied()
     }
 
+    /// That key and what it does; nothing where there is none.
+    pub fn hint(&self, action: Action, what: &str) -> Option<String> {
+        self.key_of(action).map(|key| format!("{key} {what}"))
+    }
+
     /// What a key means at a place.
     pub fn action(&self, key: Key, place: Place) -> Option<Action> {
         COMMANDS

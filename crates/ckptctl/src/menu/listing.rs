@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use ckpt_transfer::hosts::LOCAL;
 use ckpt_transfer::protocol::{JobState, JobStatus};
 
 use super::update::Msg;
-use super::work::spawn;
+use super::work::{lock, spawn};
 use crate::failure;
 use crate::jobs::{self, JobStore};
 
@@ -59,12 +59,12 @@ pub fn start(sender: SyncSender<Msg>) -> anyhow::Result<()> {
 fn hear(heard: &Heard) {
     let all = JobStore::open().and_then(|store| jobs::everywhere(&store)).unwrap_or_default();
     let all = all.into_iter().filter(|job| job.host != LOCAL).map(|job| (job.name.clone(), job)).collect();
-    *heard.lock().unwrap_or_else(PoisonError::into_inner) = all;
+    *lock(heard) = all;
 }
 
 /// The jobs that are away, with what was heard of them there.
 fn with_heard(mut jobs: Vec<JobStatus>, heard: &Heard) -> Vec<JobStatus> {
-    let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+    let heard = lock(heard);
     for job in &mut jobs {
         // A job that has gone on meanwhile is somewhere else.
         let Some(there) = heard.get(&job.name).filter(|there| there.host == job.host) else { continue };
@@ -102,7 +102,7 @@ mod tests {
         };
         let heard = Heard::default();
         let there = JobStatus { state: JobState::Unreachable, memory: Some(7), ..job("nodeb") };
-        heard.lock().unwrap_or_else(PoisonError::into_inner).insert("sim".to_owned(), there);
+        lock(&heard).insert("sim".to_owned(), there);
         let shown = with_heard(vec![job("nodeb"), job(LOCAL)], &heard);
         assert_eq!((shown[0].state, shown[0].memory), (JobState::Unreachable, Some(7)));
         assert_eq!((shown[1].state, shown[1].memory), (JobState::Running, None));

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc::{self, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ckpt_transfer::hosts::{Host, Hosts, LOCAL};
 use ckpt_transfer::ssh::{Prompter, Secrets};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::effect::Asker;
 use super::model::HostRow;
 use super::update::Msg;
-use super::work::spawn;
+use super::work::{lock, spawn};
 use crate::failure;
 use crate::hosts::{try_here, try_host};
 
@@ -35,7 +35,7 @@ pub fn start(names: Vec<String>, sender: &SyncSender<Msg>, asking: &Asking) -> a
     for _ in 0..count {
         let (names, sender, asking) = (Arc::clone(&names), sender.clone(), Arc::clone(asking));
         spawn("trial", move || {
-            let next = || names.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let next = || lock(&names).pop_front();
             while let Some(name) = next() {
                 let found = one(&name, &sender, &asking)
                     .unwrap_or_else(|error| json!({ "ok": false, "error": failure::line(&error) }));
@@ -73,7 +73,7 @@ struct MenuPrompter<'a> {
 impl Prompter for MenuPrompter<'_> {
     fn ask(&mut self, question: &str, echo: bool) -> Option<String> {
         let (answer, answered) = mpsc::channel();
-        self.asking.lock().unwrap_or_else(PoisonError::into_inner).insert(self.host.to_owned(), answer);
+        lock(self.asking).insert(self.host.to_owned(), answer);
         self.sender.send(Msg::Ask(Asker::Trial(self.host.to_owned()), question.to_owned(), echo)).ok()?;
         answered.recv().ok().flatten()
     }

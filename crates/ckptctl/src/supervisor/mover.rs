@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ckpt_core::{Class, Codec};
@@ -25,6 +25,7 @@ use crate::fate;
 use crate::jobs::{Moving, Phase, Reason};
 use crate::remote::{Agent, Machine};
 use crate::text;
+use crate::this_machine::{Clock, clock};
 
 /// How many messages may wait for the mover.
 const INBOX: usize = 16;
@@ -291,22 +292,11 @@ impl Spot {
         let Reply::Machine(report) = agent.ask(&Request::Probe)? else {
             return Err(Failure::new(Class::Remote, "the agent says something else than asked for").into());
         };
-        self.clock = Some(compare(asked, report.clock, clock()));
+        let Clock { ahead, within } = Clock::compare(asked, report.clock, clock());
+        self.clock = Some((ahead, within));
         self.report = Some(*report);
         Ok(())
     }
-}
-
-fn clock() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// How far a clock is ahead of ours in seconds, and how exactly that is known.
-#[allow(clippy::cast_precision_loss, reason = "shown in milliseconds")]
-fn compare(asked: i64, there: i64, answered: i64) -> (f64, f64) {
-    let within = (answered - asked) as f64 / 2e9;
-    ((there - asked) as f64 / 1e9 - within, within)
 }
 
 /// A connection to the supervisor at an end.

@@ -7,7 +7,7 @@ use tui_input::backend::crossterm::EventHandler;
 use super::commands::{act, ask_again, begin};
 use super::{job, moves, new};
 use crate::menu::effect::Effect;
-use crate::menu::keys::{Action, COMMANDS, Command, Key, Place};
+use crate::menu::keys::{Action, COMMANDS, Command, Key};
 use crate::menu::model::{Field, Layer, List, Model, Screen, Tab, matching};
 use crate::menu::typing;
 use crate::menu::view::layout;
@@ -94,12 +94,7 @@ fn on_help_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
 
 /// The commands that can be given here and match what was typed.
 pub fn palette<'a>(model: &'a Model, typed: &str) -> Vec<&'a Command> {
-    let place = match model.screen {
-        Screen::Jobs => Place::Jobs,
-        Screen::Job => Place::Job,
-        Screen::Hosts => Place::Hosts,
-        Screen::New => Place::New,
-    };
+    let place = model.place();
     let here = COMMANDS.iter().filter(|command| command.places.contains(&place) && command.action != Action::Palette);
     matching(typed, here, |command| format!("{} {}", command.name, command.help))
 }

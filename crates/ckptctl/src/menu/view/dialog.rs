@@ -216,8 +216,8 @@ fn outcome<'a>(model: &Model, current: &'a Move) -> Vec<Line<'a>> {
             vec![Line::styled("Giving it up; the program runs on where it is.", theme.warn)]
         }
         None => {
-            let key = model.keymap.key_of(Action::Cancel).map(|key| key.to_string()).unwrap_or_default();
-            let given_up = format!("{key} gives it up: until the program is handed over it runs on where it is.");
+            let key = model.keymap.hint(Action::Cancel, "gives it up").unwrap_or_default();
+            let given_up = format!("{key}: until the program is handed over it runs on where it is.");
             vec![Line::styled(given_up, theme.dim), Line::styled("Esc closes this; the move goes on.", theme.dim)]
         }
         Some(Err(error)) => {

@@ -99,10 +99,12 @@ fn draw_checkpoints(model: &Model, job: &OpenJob, frame: &mut Frame<'_>, area: R
             format!(" {more}: ckptctl history {};", text::quoted(&job.name))
         }
     };
-    let saved = job.schedule.map_or_else(
-        || format!(" no automatic checkpoints{}", key_for(model, Action::Schedule, "sets them")),
-        |schedule| format!(" saved {}{}", schedule.told(), key_for(model, Action::Schedule, "changes that")),
-    );
+    let (saved, what) = match job.schedule {
+        None => (" no automatic checkpoints".to_owned(), "sets them"),
+        Some(schedule) => (format!(" saved {}", schedule.told()), "changes that"),
+    };
+    let key = model.keymap.hint(Action::Schedule, what).map(|key| format!("; {key}")).unwrap_or_default();
+    let saved = saved + &key;
     let lines = vec![Span::styled(damaged, model.theme.warn), Span::styled(saved, model.theme.dim)];
     frame.render_widget(Line::from(lines), above);
     let now = crate::jobs::now();
@@ -136,11 +138,6 @@ fn draw_checkpoints(model: &Model, job: &OpenJob, frame: &mut Frame<'_>, area: R
             checkpoint.screen[skipped..used].iter().map(|line| Line::raw(text::plain(line))).collect();
         frame.render_widget(Paragraph::new(lines), room);
     }
-}
-
-/// Which key does something, if one does.
-fn key_for(model: &Model, action: Action, what: &str) -> String {
-    model.keymap.key_of(action).map(|key| format!("; {key} {what}")).unwrap_or_default()
 }
 
 fn draw_holds(model: &Model, job: &OpenJob, frame: &mut Frame<'_>, area: Rect) {

@@ -80,7 +80,7 @@ fn notice(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 
 /// The act that was begun last, in words, with how far it is and what gives it up.
 fn under_way(model: &Model) -> Option<String> {
-    let key = |action, what: &str| model.keymap.key_of(action).map(|key| format!("{key} {what}")).unwrap_or_default();
+    let key = |action, what: &str| model.keymap.hint(action, what).unwrap_or_default();
     let far = |progress: &Option<(String, u64, u64)>| {
         progress.as_ref().map_or_else(String::new, |(what, done, total)| {
             format!(", {what}: {} of {}", text::size(*done), text::size(*total))
