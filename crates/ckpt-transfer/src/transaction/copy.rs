@@ -70,8 +70,7 @@ impl<E: Ends> Mover<'_, E> {
         let side = Side::Destination;
         match self.lacking(std::slice::from_ref(file)) {
             Err(Fault::Lost(Side::Destination, _)) => {
-                self.early.retain(|(from, ..)| *from != side);
-                self.ends.reach(side).map_err(|failed| Fault::Failed(side, failed))?;
+                self.reach(side)?;
                 self.lacking(std::slice::from_ref(file))
             }
             lacking => lacking,

@@ -187,6 +187,8 @@ struct Mover<'a, E> {
     ends: &'a mut E,
     plan: &'a Plan,
     early: VecDeque<(Side, Reply, Vec<u8>)>,
+    /// Which connections are lost, and why: that is heard once, and counts until the end is reached again.
+    lost: [Option<String>; 2],
     began: Duration,
     file_bytes: u64,
 }
@@ -267,7 +269,7 @@ pub fn run<E: Ends>(ends: &mut E, plan: &Plan) -> Result<Option<MoveReport>, Bro
 /// [`Broken`]: the program runs on where it is.
 pub fn survey<'a, E: Ends>(ends: &'a mut E, plan: &'a Plan) -> Result<Surveyed<'a, E>, Broken> {
     let began = ends.now();
-    let mut mover = Mover { ends, plan, early: VecDeque::new(), began, file_bytes: 0 };
+    let mut mover = Mover { ends, plan, early: VecDeque::new(), lost: [None, None], began, file_bytes: 0 };
     match mover.survey() {
         Ok((survey, lacking)) => Ok(Surveyed { mover, survey, lacking }),
         Err(fault) => Err(mover.untouched(fault)),
@@ -468,7 +470,7 @@ impl<E: Ends> Running<'_, E> {
 impl<E: Ends> Mover<'_, E> {
     fn survey(&mut self) -> Result<(SurveyReport, Vec<(usize, u64)>), Fault> {
         for side in [Side::Source, Side::Destination] {
-            self.ends.reach(side).map_err(|failed| Fault::Failed(side, failed))?;
+            self.reach(side)?;
             self.check_cancelled()?;
         }
         let options = &self.plan.options;
@@ -496,6 +498,14 @@ impl<E: Ends> Mover<'_, E> {
         Ok((survey, lacking))
     }
 
+    /// Connects to an end, for the first time or again. What it said before is of no interest any more.
+    fn reach(&mut self, side: Side) -> Result<(), Fault> {
+        self.early.retain(|(from, ..)| *from != side);
+        self.ends.reach(side).map_err(|failed| Fault::Failed(side, failed))?;
+        self.lost[side as usize] = None;
+        Ok(())
+    }
+
     fn say(&mut self, side: Side, request: &Request) {
         self.ends.say(side, request, &[]);
     }
@@ -519,6 +529,10 @@ impl<E: Ends> Mover<'_, E> {
             Incoming::Said(_, news @ Reply::Progress { .. }, _) => {
                 self.ends.tell(news);
                 None
+            }
+            Incoming::Lost(side, why) => {
+                self.lost[side as usize] = Some(why.clone());
+                Some(Incoming::Lost(side, why))
             }
             other => Some(other),
         }
@@ -553,6 +567,9 @@ impl<E: Ends> Mover<'_, E> {
             return answer(reply, body);
         }
         loop {
+            if let Some(why) = &self.lost[side as usize] {
+                return Err(Fault::Lost(side, why.clone()));
+            }
             match self.hear(TICK) {
                 Some(Incoming::Said(from, reply, body)) if from == side => return answer(reply, body),
                 Some(Incoming::Said(from, Reply::Failed { message, exit }, _)) => {

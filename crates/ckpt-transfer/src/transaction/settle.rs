@@ -165,6 +165,9 @@ impl<E: Ends> Mover<'_, E> {
         loop {
             self.say(Side::Source, request);
             let fault = loop {
+                if let Some(why) = &self.lost[Side::Source as usize] {
+                    break why.clone();
+                }
                 match self.hear(TICK) {
                     Some(Incoming::Said(Side::Source, Reply::Failed { .. }, _)) if unanswered > 0 => {
                         unanswered -= 1;
@@ -179,7 +182,6 @@ impl<E: Ends> Mover<'_, E> {
                             return Ok(answer);
                         }
                     }
-                    Some(Incoming::Lost(Side::Source, why)) => break why,
                     _ if self.ends.now() >= until => break "it does not answer".to_owned(),
                     _ => {}
                 }
@@ -189,7 +191,7 @@ impl<E: Ends> Mover<'_, E> {
                     return Err(Failed::new(Class::Remote, fault));
                 }
                 self.pause();
-                if self.ends.reach(Side::Source).is_ok() {
+                if self.reach(Side::Source).is_ok() {
                     break;
                 }
             }

@@ -17,7 +17,9 @@ enum Fault {
     CutAfter,
     /// The message gets there only when all seems to be over.
     Late,
-    /// The end says that it failed.
+    /// The connection to the other end is cut before the message gets there.
+    OtherCut,
+    /// The end says that it failed, and where it understands nothing more then, closes the connection.
     Fails,
     /// The end's supervisor is killed before the message is read.
     KilledBefore,
@@ -27,9 +29,10 @@ enum Fault {
     Cancelled,
 }
 
-const FAULTS: [Fault; 7] = [
+const FAULTS: [Fault; 8] = [
     Fault::CutBefore,
     Fault::CutAfter,
+    Fault::OtherCut,
     Fault::Late,
     Fault::Fails,
     Fault::KilledBefore,
@@ -176,7 +179,8 @@ impl World {
         self.step += 1;
         let trouble = self.troubles.iter().find(|trouble| trouble.step == self.step).copied()?;
         if trouble.fault != Fault::Fails && trouble.fault != Fault::Cancelled {
-            self.down_until[index(side)] = self.now + trouble.outage;
+            let down = if trouble.fault == Fault::OtherCut { other(side) } else { side };
+            self.down_until[index(down)] = self.now + trouble.outage;
         }
         Some(trouble.fault)
     }
@@ -331,6 +335,10 @@ fn index(side: Side) -> usize {
     usize::from(side == Side::Destination)
 }
 
+fn other(side: Side) -> Side {
+    if side == Side::Source { Side::Destination } else { Side::Source }
+}
+
 impl Ends for World {
     fn reach(&mut self, side: Side) -> Result<(), Failed> {
         self.leave(side);
@@ -395,6 +403,13 @@ impl Ends for World {
                     _ => {}
                 }
                 self.answer(side, Reply::Failed { message: "the disk is full".to_owned(), exit: 1 }, &[]);
+                if matches!(request, Request::Put { .. }) {
+                    self.cut(side);
+                }
+            }
+            Some(Fault::OtherCut) => {
+                self.cut(other(side));
+                self.act(side, request, body);
             }
             Some(Fault::Cancelled) => {
                 self.inbox.push_back(Incoming::Cancelled);
