@@ -1,7 +1,6 @@
 //! `migrate`: move a job's program to another machine, or home.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::Context;
@@ -13,6 +12,7 @@ use serde_json::json;
 use crate::cli::MigrateArgs;
 use crate::failure::Failure;
 use crate::jobs::JobStore;
+use crate::progress::Progress;
 use crate::{client, output, text};
 
 /// Moves a job and returns when it runs there.
@@ -33,7 +33,7 @@ pub fn migrate(args: &MigrateArgs) -> anyhow::Result<i32> {
     let mut telling = Telling::new(args);
     let request = Request::Migrate { host: args.host.clone(), options };
     let answer = client::perform(&stream, &request, |news| telling.tell(news));
-    telling.end();
+    telling.progress.clear();
     match answer? {
         Reply::MovedTo(report) => {
             if args.json {
@@ -63,50 +63,27 @@ fn with(args: &MigrateArgs) -> anyhow::Result<Vec<Bytes>> {
 /// Tells on standard error what is done.
 struct Telling {
     is_quiet: bool,
-    has_terminal: bool,
     checks: Vec<serde_json::Value>,
-    /// A line is being written over.
-    is_open: bool,
+    progress: Progress,
 }
 
 impl Telling {
     fn new(args: &MigrateArgs) -> Self {
-        let has_terminal = std::io::stderr().is_terminal();
-        Self { is_quiet: args.json, has_terminal, checks: Vec::new(), is_open: false }
+        Self { is_quiet: args.json, checks: Vec::new(), progress: Progress::new(args.json) }
     }
 
     fn tell(&mut self, news: &Reply) {
         match news {
             Reply::Check { what, found, ok } => {
                 self.checks.push(json!({ "what": what, "found": found, "ok": ok }));
-                let mark = if *ok { "ok" } else { "NO" };
-                self.line(&format!("  {mark}  {what:<11} {}", text::plain(found)));
+                if !self.is_quiet {
+                    self.progress.clear();
+                    let mark = if *ok { "ok" } else { "NO" };
+                    eprintln!("  {mark}  {what:<11} {}", text::plain(found));
+                }
             }
-            Reply::Progress { phase, done, total } if self.has_terminal && !self.is_quiet => {
-                let of = if total >= done && *total > 0 {
-                    // All of it is only there when that is verified.
-                    format!("{:>3}%  {} of {}", (done * 100 / total).min(99), text::size(*done), text::size(*total))
-                } else {
-                    text::size(*done)
-                };
-                // A terminal that has gone shows nothing.
-                let _ = write!(std::io::stderr(), "\r\x1b[K  {phase:<15} {of}");
-                self.is_open = true;
-            }
+            Reply::Progress { phase, done, total } => self.progress.show(phase, *done, *total),
             _ => {}
-        }
-    }
-
-    fn line(&mut self, line: &str) {
-        if !self.is_quiet {
-            self.end();
-            eprintln!("{line}");
-        }
-    }
-
-    fn end(&mut self) {
-        if std::mem::take(&mut self.is_open) {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
 }
