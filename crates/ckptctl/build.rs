@@ -32,6 +32,9 @@ const PUBLIC: [&str; 8] = [
     "ckpt_release",
 ];
 
+/// How hard the library is compressed: it goes to other machines with ckptctl.
+const SMALL: i32 = 19;
+
 /// Panics abort in the library, so nothing is ever unwound; only printing a backtrace would ask for these. Without them a
 /// C program would need `libgcc_s`, and one version of it.
 const NO_UNWINDER: &str = "
@@ -60,11 +63,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let library = out.join("libckpt.a");
     join(&archive, &library, &out)?;
     let header = workspace.join("crates/ckpt-runtime/include/ckpt.h");
+    let packed = out.join("libckpt.a.zst");
 
+    let content = fs::read(&library)?;
+    fs::write(&packed, zstd::bulk::compress(&content, SMALL)?)?;
     let mut hasher = DefaultHasher::new();
-    fs::read(&library)?.hash(&mut hasher);
+    content.hash(&mut hasher);
     fs::read(&header)?.hash(&mut hasher);
-    println!("cargo:rustc-env=CKPT_LIBRARY={}", library.display());
+    println!("cargo:rustc-env=CKPT_LIBRARY={}", packed.display());
+    println!("cargo:rustc-env=CKPT_LIBRARY_SIZE={}", content.len());
     println!("cargo:rustc-env=CKPT_HEADER={}", header.display());
     println!("cargo:rustc-env=CKPT_LIBRARY_ID={:016x}", hasher.finish());
     Ok(())

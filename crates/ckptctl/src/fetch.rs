@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::cli::FetchArgs;
 use crate::failure::Failure;
 use crate::jobs::{Job, JobStore, path_of};
+use crate::progress::Progress;
 use crate::prompt::TerminalPrompter;
 use crate::remote::{Agent, Machine};
 use crate::supervisor::DEPARTED;
@@ -33,7 +34,10 @@ pub fn fetch(args: &FetchArgs) -> anyhow::Result<i32> {
     let wanted: Vec<PathBuf> = args.paths.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
     let is_final = job.is_over() && wanted.is_empty();
     let wanted = Wanted { paths: wanted, overwrite: args.overwrite, is_final };
-    let brought = bring(&agent, &store, &job, &wanted)?;
+    let mut progress = Progress::new(args.json);
+    let brought = bring(&agent, &store, &job, &wanted, &mut |done, total| progress.show("files", done, total));
+    drop(progress);
+    let brought = brought?;
     if is_final {
         // All of it is home: nothing needs to stay there.
         agent.ask(&Request::Forget { job: name_there(&job).to_owned() })?;
@@ -64,8 +68,17 @@ pub struct Wanted {
     pub is_final: bool,
 }
 
+/// Hears how many bytes have come, of how many.
+pub type Coming<'a> = &'a mut dyn FnMut(u64, u64);
+
 /// Brings files home from a host; gives those that changed here.
-pub fn bring(agent: &Agent, store: &JobStore, job: &Job, wanted: &Wanted) -> anyhow::Result<Vec<PathBuf>> {
+pub fn bring(
+    agent: &Agent,
+    store: &JobStore,
+    job: &Job,
+    wanted: &Wanted,
+    coming: Coming<'_>,
+) -> anyhow::Result<Vec<PathBuf>> {
     let Wanted { paths, overwrite, is_final } = wanted;
     let contents = Store::open()?;
     let mut hashes = Hashes::load(&contents);
@@ -79,8 +92,15 @@ pub fn bring(agent: &Agent, store: &JobStore, job: &Job, wanted: &Wanted) -> any
         let is_wanted = |file: &FileEntry| paths.is_empty() || paths.iter().any(|wanted| file.path.starts_with(wanted));
         let files: Vec<FileEntry> = files.into_iter().filter(is_wanted).collect();
         let mut has_changed = false;
-        for (index, there) in lacking(&files, FilesPolicy::Carry, &contents, &mut hashes)? {
-            has_changed |= !take(agent, &root, &files[index], there, &contents)?;
+        let missing = lacking(&files, FilesPolicy::Carry, &contents, &mut hashes)?;
+        let total = missing.iter().map(|(index, there)| files[*index].size.saturating_sub(*there)).sum();
+        let mut done = 0;
+        for (index, there) in missing {
+            let mut came = |count| {
+                done += count;
+                coming(done, total);
+            };
+            has_changed |= !take(agent, &root, &files[index], there, &contents, &mut came)?;
         }
         if !has_changed {
             break files;
@@ -101,8 +121,15 @@ pub fn bring(agent: &Agent, store: &JobStore, job: &Job, wanted: &Wanted) -> any
     Ok(brought?)
 }
 
-/// Takes a file's contents into the store; false when it has changed meanwhile.
-fn take(agent: &Agent, root: &Path, file: &FileEntry, there: u64, store: &Store) -> anyhow::Result<bool> {
+/// Takes a file's contents into the store, and tells how many bytes come; false when it has changed meanwhile.
+fn take(
+    agent: &Agent,
+    root: &Path,
+    file: &FileEntry,
+    there: u64,
+    store: &Store,
+    came: &mut dyn FnMut(u64),
+) -> anyhow::Result<bool> {
     let Some(hash) = &file.hash else { return Ok(true) };
     let mut incoming = store.receive(hash, file.size, there)?;
     let request =
@@ -110,7 +137,10 @@ fn take(agent: &Agent, root: &Path, file: &FileEntry, there: u64, store: &Store)
     wire::send(&mut &agent.stream, &request, &[])?;
     loop {
         match wire::receive::<Reply>(&mut &agent.stream) {
-            Ok(Some((Reply::Chunk, bytes))) => incoming.write(&bytes)?,
+            Ok(Some((Reply::Chunk, bytes))) => {
+                incoming.write(&bytes)?;
+                came(bytes.len() as u64);
+            }
             Ok(Some((Reply::Done, _))) => break,
             Ok(Some((Reply::Heartbeat, _))) => {}
             // It was removed meanwhile.

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
+/// Compressed by zstd.
 const LIBRARY: &[u8] = include_bytes!(env!("CKPT_LIBRARY"));
+const LIBRARY_SIZE: &str = env!("CKPT_LIBRARY_SIZE");
 const HEADER: &[u8] = include_bytes!(env!("CKPT_HEADER"));
 /// A hash of both: each version has a directory of its own.
 const ID: &str = env!("CKPT_LIBRARY_ID");
@@ -45,7 +47,8 @@ impl Library {
         for directory in [root, &self.directory] {
             ensure_own(directory)?;
         }
-        for (name, content) in [("libckpt.a", LIBRARY), ("ckpt.h", HEADER)] {
+        let archive = zstd::bulk::decompress(LIBRARY, LIBRARY_SIZE.parse()?)?;
+        for (name, content) in [("libckpt.a", &archive[..]), ("ckpt.h", HEADER)] {
             let path = self.directory.join(name);
             // Compared, not only looked for: what is linked into the user's programs must be what ckptctl brought.
             if fs::read(&path).is_ok_and(|found| found == content) {

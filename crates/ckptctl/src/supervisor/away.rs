@@ -83,7 +83,7 @@ pub fn save(
             let mut machine = machine.lock().unwrap_or_else(PoisonError::into_inner);
             machine.agent(&[], &mut Nobody, &mut |_, _| ())?
         };
-        bring_home(supervisor, &agent)?;
+        bring_home(supervisor, &agent, news)?;
         say(&control, &Request::Discard { host: "an image".to_owned(), job: String::new(), relay: false })?;
         listening.hear(|reply| matches!(reply, Reply::Discarded { .. }).then_some(()))?;
         supervisor.change_job(|job| (job.host, job.name_there) = (None, None))?;
@@ -105,10 +105,15 @@ pub fn save(
 }
 
 /// Brings what the program wrote there to where it belongs here.
-fn bring_home(supervisor: &Supervisor, agent: &Agent) -> anyhow::Result<()> {
+fn bring_home(supervisor: &Supervisor, agent: &Agent, news: Option<&Writer>) -> anyhow::Result<()> {
+    let mut coming = |done, total| {
+        if let Some(writer) = news {
+            writer.tell(&Reply::Progress { phase: "files".to_owned(), done, total });
+        }
+    };
     let job = supervisor.store.job(&supervisor.name)?;
     let all = fetch::Wanted { is_final: true, ..fetch::Wanted::default() };
-    fetch::bring(agent, &supervisor.store, &job, &all).map(drop)
+    fetch::bring(agent, &supervisor.store, &job, &all, &mut coming).map(drop)
 }
 
 fn say(agent: &Agent, request: &Request) -> anyhow::Result<()> {
