@@ -20,6 +20,9 @@ pub fn add(suite: &mut Suite) {
     suite.add("process::personality_of_setarch", Whos::Both, |case| {
         Roundtrip::of("process").under(&["setarch", "-R"]).run(case)
     });
+    suite.add("process::what_passes_in_a_moment", Whos::Both, |case| {
+        Roundtrip::of("passing").checkpoints_before(20).run(case)
+    });
     suite.add("process::ids_in_a_nest", Whos::Both, |case| {
         Roundtrip::of("process").restore_flags(&["--nest", "always"]).run(case)
     });

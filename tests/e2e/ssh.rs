@@ -71,6 +71,8 @@ fn mistakes(case: &Case) -> Result<()> {
     fs::create_dir_all(case.path(".config/ckptctl"))?;
     case.write(".config/ckptctl/hosts.toml", "[hosts.a]\naddress = \"a\"\nprot = 22\n")?;
     hosts(case, &["list"])?.expect_refusal(&[1], &["hosts.toml:3: `prot` is not known"])?;
+    case.write(".config/ckptctl/hosts.toml", b"[hosts.a]\naddress = \"\xe4\"\n")?;
+    hosts(case, &["list"])?.expect_refusal(&[1], &["hosts.toml:2: this is not text in UTF-8"])?;
     case.write(".config/ckptctl/hosts.toml", "")?;
     fs::create_dir_all(case.path(".ssh"))?;
     case.write(".ssh/config", "Host a\n  Port none\n")?;

@@ -55,6 +55,7 @@ pub fn capture(frozen: &mut Frozen, options: &DepartOptions) -> Result<Captured,
     let mut vmas = proc::maps::smaps(pid)?;
     frozen.settle(&vmas)?;
     let status = Status::of(pid)?;
+    survey::look_at_state(pid, &status, options)?;
     let site = call_site(frozen, &vmas)?;
     let left_behind = left_behind(frozen, &vmas);
     if !left_behind.is_empty() {

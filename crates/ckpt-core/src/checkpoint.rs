@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::depart::{DepartOptions, leave};
 use crate::proc::Status;
-use crate::survey::look;
+use crate::survey::{look, patiently};
 use crate::{Error, Progress, cancel};
 
 /// What happens to the program when its image is complete.
@@ -91,7 +91,7 @@ pub fn checkpoint(pid: i32, file: &Path, options: &CheckpointOptions) -> Result<
     let began = Instant::now();
     crate::raise_descriptor_limit();
     let departing = options.departing();
-    look(pid, &departing)?;
+    patiently(|| look(pid, &departing))?;
     let unfinished = Unfinished::create(file)?;
     let departure = leave(pid, &unfinished.file, file, &departing, &mut |_| Ok(()))?;
     let (report, pause) = (departure.report().clone(), departure.frozen_for());

@@ -17,7 +17,7 @@ use crate::pages::{PAGE_SIZE, Sink};
 use crate::park::Parked;
 use crate::proc::Status;
 use crate::resource::file_table::Carry;
-use crate::survey::{Survey, explain, look};
+use crate::survey::{Survey, explain, look, patiently, survey};
 use crate::{Error, Progress, cancel};
 
 /// How to let a program depart.
@@ -93,7 +93,7 @@ pub fn depart<W: Write + Send>(
     on_frozen: &mut dyn FnMut(&Survey) -> Result<(), Error>,
 ) -> Result<Departure, Error> {
     crate::raise_descriptor_limit();
-    look(pid, options)?;
+    patiently(|| look(pid, options))?;
     leave(pid, sink, Path::new(STREAM), options, on_frozen)
 }
 
@@ -108,9 +108,9 @@ pub fn leave<W: Write + Send>(
     options: &DepartOptions,
     on_frozen: &mut dyn FnMut(&Survey) -> Result<(), Error>,
 ) -> Result<Departure, Error> {
-    let mut frozen = Frozen::freeze(pid).map_err(|error| explain(pid, error))?;
-    match write(&mut frozen, sink, path, options, on_frozen).map_err(|error| explain(pid, error)) {
-        Ok((captured, report)) => Ok(Departure {
+    let (frozen, captured) = freeze(pid, options)?;
+    match write(&frozen, &captured, sink, path, options, on_frozen).map_err(|error| explain(pid, error)) {
+        Ok(report) => Ok(Departure {
             frozen: Some(frozen),
             captured: Some(captured),
             options: options.clone(),
@@ -125,21 +125,37 @@ pub fn leave<W: Write + Send>(
     }
 }
 
+/// Freezes a process and reads its state. One that has just then what cannot be saved runs on until it has not, or keeps it.
+fn freeze(pid: i32, options: &DepartOptions) -> Result<(Frozen, Captured), Error> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let mut frozen = Frozen::freeze(pid).map_err(|error| explain(pid, error))?;
+        let error = match cancel::check().and_then(|()| capture(&mut frozen, options)) {
+            Ok(captured) => return Ok((frozen, captured)),
+            Err(error) => explain(pid, error),
+        };
+        frozen.thaw()?;
+        if Instant::now() >= until || !matches!(error, Error::Refused { is_passing: true, .. }) {
+            return Err(error);
+        }
+        survey(pid, options)?;
+    }
+}
+
 fn write<W: Write + Send>(
-    frozen: &mut Frozen,
+    frozen: &Frozen,
+    captured: &Captured,
     sink: W,
     path: &Path,
     options: &DepartOptions,
     on_frozen: &mut dyn FnMut(&Survey) -> Result<(), Error>,
-) -> Result<(Captured, DepartReport), Error> {
-    cancel::check()?;
-    let captured = capture(frozen, options)?;
+) -> Result<DepartReport, Error> {
     let capture = frozen.since.elapsed();
     on_frozen(&captured.survey())?;
-    let (bytes, pages) = write_image(frozen, &captured, sink, path, options)?;
+    let (bytes, pages) = write_image(frozen, captured, sink, path, options)?;
     let write = frozen.since.elapsed().saturating_sub(capture);
-    let report = DepartReport { pid: frozen.pid, bytes, pages, threads: frozen.threads.len(), capture, write };
-    Ok((captured, report))
+    Ok(DepartReport { pid: frozen.pid, bytes, pages, threads: frozen.threads.len(), capture, write })
 }
 
 /// Writes a whole image: what a reader has to know before it can use memory comes before that. Gives its size in bytes and

@@ -39,6 +39,8 @@ pub enum Error {
         what: String,
         /// What the user can do.
         advice: String,
+        /// The program may let go of it at any moment.
+        is_passing: bool,
     },
     /// There is no such process.
     #[error("there is no process {pid}; look with ps for the right number")]
@@ -150,7 +152,12 @@ impl Error {
 
     /// What `process` has and cannot be saved.
     pub(crate) fn refused(pid: i32, what: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self::Refused { pid, what: what.into(), advice: advice.into() }
+        Self::Refused { pid, what: what.into(), advice: advice.into(), is_passing: false }
+    }
+
+    /// What it has for now.
+    pub(crate) fn held(pid: i32, what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::Refused { pid, what: what.into(), advice: advice.into(), is_passing: true }
     }
 
     /// What stands in the way of a restore.

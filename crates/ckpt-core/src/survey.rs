@@ -2,11 +2,11 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ckpt_trace::TraceError;
 use ckpt_trace::sys::{self, Shared};
 
-use crate::Error;
 use crate::depart::DepartOptions;
 use crate::proc::{self, Stat, Status, Vma, VmaKind};
 use crate::resource::descriptors::{DescriptorState, Opened};
@@ -15,6 +15,7 @@ use crate::resource::files::{FileKind, FileState};
 use crate::resource::machine::Machine;
 use crate::resource::memory::{Backing, MemoryState};
 use crate::resource::process;
+use crate::{Error, cancel};
 
 /// What a program holds and needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,17 +75,11 @@ pub struct Uses {
 /// # Errors
 /// [`Error::Refused`], [`Error::NotPermitted`], [`Error::NoProcess`].
 pub fn survey(pid: i32, options: &DepartOptions) -> Result<Survey, Error> {
-    /// It runs meanwhile, and what it closes between two looks is gone at the second.
-    const TRIES: usize = 10;
     crate::raise_descriptor_limit();
-    look(pid, options)?;
-    let mut result = walk_through(pid, options);
-    for _ in 1..TRIES {
-        match &result {
-            Err(error) if is_passing(error) && proc::tree::threads(pid).is_ok() => result = walk_through(pid, options),
-            _ => break,
-        }
-    }
+    let result = patiently(|| {
+        look(pid, options)?;
+        walk_through(pid, options)
+    });
     result.map_err(|error| match error {
         Error::System { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => not_traceable(pid),
         Error::Proc(proc::ProcError::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -112,9 +107,26 @@ fn walk_through(pid: i32, options: &DepartOptions) -> Result<Survey, Error> {
     })
 }
 
-/// Whether a failure is one of looking at something that the process has just let go of.
+/// Looks again at a process that runs, as long as what stands in the way may pass in a moment.
+pub fn patiently<T>(mut look: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    const PATIENCE: Duration = Duration::from_millis(500);
+    const MOMENT: Duration = Duration::from_millis(1);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match look() {
+            Err(error) if is_passing(&error) && Instant::now() < until => {
+                cancel::check()?;
+                std::thread::sleep(MOMENT);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Whether a failure is of something that the process has just let go of, or may at any moment.
 fn is_passing(error: &Error) -> bool {
     match error {
+        Error::Refused { is_passing, .. } => *is_passing,
         Error::Proc(error) => error.is_gone(),
         Error::System { source, .. } | Error::File { source, .. } => {
             matches!(source.raw_os_error(), Some(libc::ENOENT | libc::EBADF | libc::ESRCH))
@@ -245,6 +257,14 @@ pub fn look(pid: i32, options: &DepartOptions) -> Result<(), Error> {
         };
         return refuse(&by, advice);
     }
+    look_at_state(pid, &status, options)
+}
+
+/// Refuses what it may have at one moment and not at another, and nobody has to be asked about. So it is looked for again
+/// when the process is frozen.
+pub fn look_at_state(pid: i32, status: &Status, options: &DepartOptions) -> Result<(), Error> {
+    let name = String::from_utf8_lossy(&status.name);
+    let refuse = |what: &str, advice: &str| Err(Error::refused(pid, format!("{name} {what}"), advice));
     let ours = Status::of(rustix::process::getpid().as_raw_nonzero().get())?;
     if status.seccomp != 0 && (status.seccomp, status.seccomp_filters) != (ours.seccomp, ours.seccomp_filters) {
         return refuse(
@@ -258,12 +278,11 @@ pub fn look(pid: i32, options: &DepartOptions) -> Result<(), Error> {
             "start it with GLIBC_TUNABLES=glibc.cpu.hwcaps=-SHSTK",
         );
     }
+    let gone = |error: proc::ProcError| if error.is_gone() { Error::NoProcess { pid } } else { error.into() };
     let children = proc::tree::children(pid).map_err(gone)?;
     if let Some(child) = children.iter().find(|child| options.ignored_child != Some(**child)) {
-        return refuse(
-            &format!("has child processes ({child} for one), and only single processes can be saved"),
-            "checkpoint when they have ended",
-        );
+        let what = format!("{name} has child processes ({child} for one), and only single processes can be saved");
+        return Err(Error::held(pid, what, "checkpoint when they have ended"));
     }
     let root = proc::tree::link(pid, "root").map_err(gone)?;
     if root != Path::new("/") {

@@ -193,20 +193,21 @@ fn find_all(pid: i32) -> Result<Vec<Found>, Error> {
 
 fn opened(pid: i32, found: &Found, all: &[Found], files: &mut FileTable, tcp_close: bool) -> Result<Opened, Error> {
     let Found { fd, info, path, copy, stat } = found;
-    let refuse = |what: &str, advice: &str| {
-        Err(Error::refused(pid, format!("descriptor {fd} ({}) is {what}", path.display()), advice))
-    };
+    let named = |what: &str| format!("descriptor {fd} ({}) is {what}", path.display());
+    let refuse = |what: &str, advice: &str| Err(Error::refused(pid, named(what), advice));
+    // What is closed again after a moment, as a rule.
+    let hold = |what: &str, advice: &str| Err(Error::held(pid, named(what), advice));
     if info.flags & libc::O_ASYNC.unsigned_abs() != 0 {
         return refuse("set to send signals (O_ASYNC), which cannot be saved", "let the program switch that off");
     }
     if let Some(lock) = info.locks.first() {
         let kind = lock.split_whitespace().nth(1).unwrap_or("a lock").to_owned();
-        return refuse(&format!("locked ({kind}), and locks cannot be saved"), "checkpoint while it is not locked");
+        return hold(&format!("locked ({kind}), and locks cannot be saved"), "checkpoint while it is not locked");
     }
     let advice = "let the program close it before the checkpoint";
     match stat.st_mode & libc::S_IFMT {
         libc::S_IFREG | libc::S_IFDIR if is_of_proc(copy) => {
-            refuse("a file of /proc, which belongs to a process that will be gone", advice)
+            hold("a file of /proc, which belongs to a process that will be gone", advice)
         }
         libc::S_IFREG | libc::S_IFDIR => Ok(Opened::File(files.descriptor(pid, *fd, path, copy)?)),
         libc::S_IFCHR => {

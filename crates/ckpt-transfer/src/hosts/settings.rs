@@ -104,11 +104,15 @@ pub struct HostsFile {
 
 impl HostsFile {
     pub fn read(path: &Path) -> Result<Self, HostsError> {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        let content = match fs::read(path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(HostsError::Read { file: path.to_owned(), source }),
         };
+        let text = String::from_utf8(content).map_err(|error| {
+            let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
+            HostsError::Line { file: path.to_owned(), line, what: "this is not text in UTF-8".to_owned() }
+        })?;
         Self::parse(path, text)
     }
 
