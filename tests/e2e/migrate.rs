@@ -3,12 +3,14 @@
 use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ckpt_tests::{Case, Ending, Link, Network, Running, Suite, Terminal, Who, Whos};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 
 use crate::faults::{agents, end};
 use crate::journey::{JOB, Journey, SIZE, Transcript, Traveller, done, input, this_machine};
@@ -235,13 +237,30 @@ fn pipes(case: &Case) -> Result<()> {
         run.write(format!("at {host}\n").as_bytes())?;
         run.wait_for_text(&format!("typed: at {host}\n"))?;
     }
-    run.write(b"quit 5\n")?;
+    // What it has not read goes along; also when nothing more comes.
+    run.write(b"deaf\n")?;
+    run.wait_for_text("typed: deaf\n")?;
+    run.write(b"unread\nquit 5\n")?;
+    run.close_stdin();
+    let program = network.copies(&mark).0.first().context("it is gone")?.pid;
+    case.wait_until("its input has ended", || has_ended(program).unwrap_or(false))?;
+    done(case, &["migrate", JOB, "alpha"])?;
     ensure!(run.wait()? == Ending::Exited(5), "{}", run.streams());
     let transcript = Transcript::of(&run.stdout())?;
     let machine = this_machine()?;
-    ensure!(transcript.hosts == [&machine, "alpha", &machine], "{:?}", transcript.hosts);
-    ensure!(transcript.typed == ["before alpha", "at alpha", "before local", "at local"], "{:?}", transcript.typed);
+    ensure!(transcript.hosts == [&machine, "alpha", &machine, "alpha"], "{:?}", transcript.hosts);
+    let typed = ["before alpha", "at alpha", "before local", "at local", "deaf", "unread"];
+    ensure!(transcript.typed == typed, "{:?}", transcript.typed);
     Ok(())
+}
+
+/// Whether nobody writes any more into the pipe that is a program's standard input.
+fn has_ended(pid: i32) -> Result<bool> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let pipe = fs::File::options().read(true).custom_flags(flags).open(format!("/proc/{pid}/fd/0"))?;
+    let mut fds = [PollFd::new(&pipe, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok(fds[0].revents().contains(PollFlags::HUP))
 }
 
 /// The connection to another machine cannot move: that is said, or it becomes one that its peer has reset.

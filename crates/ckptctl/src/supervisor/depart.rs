@@ -20,6 +20,7 @@ use ckpt_transfer::transaction::ABANDONED;
 
 use super::connection::Writer;
 use super::moves::{Decided, Decision, Leave};
+use super::outlets::unread;
 use super::{Place, Supervisor, checkpointing, link, mover};
 use crate::failure::{self, Failure};
 use crate::jobs::{History, Job, Moving, Phase, Reason, path_of};
@@ -186,6 +187,9 @@ impl Leaving<'_> {
         let mut state = supervisor.state();
         pending.piped = std::mem::take(&mut state.piped).into();
         let job = state.job.as_ref().context("the job is not known")?;
+        let reads_a_pipe = job.pipes.contains(&0);
+        let mut piped = if reads_a_pipe { unread(pid).context("its input cannot be read")? } else { Vec::new() };
+        piped.extend(&pending.piped);
         let description = JobDescription {
             name: job.name.clone(),
             command: job.command.clone(),
@@ -194,7 +198,7 @@ impl Leaving<'_> {
             output: state.log.end(),
             pipes: job.pipes.clone(),
             checkpoints: 0,
-            piped: Bytes(pending.piped.clone()),
+            piped: Bytes(piped),
             piped_ended: state.piped_ended,
         };
         let is_home = !job.visiting && job.host.is_none();
@@ -338,7 +342,8 @@ fn go_away(supervisor: &Arc<Supervisor>, host: &str, name: &str, relay: bool) ->
 /// Input: typed, piped, and whether no more of that comes.
 type Input = (Vec<u8>, Vec<u8>, bool);
 
-/// Input that the program had not read when it was frozen.
+/// Input that the program had not been given when it was frozen, and what it had not read of what was typed. What it had not
+/// read of a pipe is in there.
 #[derive(Debug, Default)]
 struct Unread {
     keys: Vec<u8>,

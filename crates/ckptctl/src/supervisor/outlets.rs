@@ -1,12 +1,15 @@
 //! Where a program's output comes out and its input goes in: its terminal, and pipes in place of it.
 
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::sync::Arc;
 
 use ckpt_transfer::protocol::Stream;
+use rustix::fs::OFlags;
 use rustix::io::{Errno, retry_on_intr};
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice, tee};
 
 use super::log::Log;
 use super::terminal::Terminal;
@@ -82,6 +85,29 @@ impl Outlets {
     }
 }
 
+/// What is in the pipe that is the standard input of a frozen program, and stays there: whether or not our end is open, the
+/// program's is.
+pub fn unread(pid: i32) -> io::Result<Vec<u8>> {
+    let path = format!("/proc/{pid}/fd/0");
+    let Ok(stat) = fs::metadata(&path) else { return Ok(Vec::new()) };
+    if !stat.file_type().is_fifo() {
+        // It has closed that, or put something else in its place.
+        return Ok(Vec::new());
+    }
+    let input = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    let size = fcntl_getpipe_size(&input)?;
+    let (reading, writing) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    fcntl_setpipe_size(&writing, size)?;
+    let count = match tee(&input, &writing, size, SpliceFlags::NONBLOCK) {
+        Err(Errno::AGAIN) => 0,
+        count => count?,
+    };
+    drop(writing);
+    let mut bytes = Vec::with_capacity(count);
+    File::from(reading).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Moves what the terminal has into the spool.
 fn fill(master: &OwnedFd, spool: &OwnedFd) -> io::Result<usize> {
     match retry_on_intr(|| splice(master, None, spool, None, PIECE, SpliceFlags::NONBLOCK)) {
@@ -112,6 +138,23 @@ mod tests {
 
     use super::super::terminal::UNSEEN;
     use super::*;
+
+    #[test]
+    fn what_a_program_has_not_read_is_seen_and_stays() {
+        use std::io::Write;
+        use std::process::{Command, Stdio};
+        let mut program = Command::new("sleep").arg("1000").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = i32::try_from(program.id()).unwrap();
+        let mut input = program.stdin.take().unwrap();
+        assert_eq!(unread(pid).unwrap(), b"");
+        input.write_all(&[7; 40_000]).unwrap();
+        assert_eq!(unread(pid).unwrap(), [7; 40_000]);
+        drop(input);
+        assert_eq!(unread(pid).unwrap(), [7; 40_000]);
+        program.kill().unwrap();
+        program.wait().unwrap();
+        assert_eq!(unread(std::process::id().cast_signed()).unwrap(), b"", "the test's own is no pipe");
+    }
 
     #[test]
     fn all_that_was_printed_gets_into_the_log() {
