@@ -30,6 +30,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("migrate::death_by_signal", Whos::User, death_by_signal);
     suite.add("migrate::timers_over_two_moves", Whos::Both, timers_over_two_moves);
     suite.add("migrate::unread_input", Whos::Both, unread_input);
+    suite.add("migrate::slow_reader", Whos::User, slow_reader);
     suite.add("migrate::detach_and_attach", Whos::User, detach_and_attach);
     suite.add("migrate::connection_drops", Whos::User, connection_drops);
     suite.add("migrate::pipes", Whos::User, pipes);
@@ -251,6 +252,45 @@ fn pipes(case: &Case) -> Result<()> {
     ensure!(transcript.hosts == [&machine, "alpha", &machine, "alpha"], "{:?}", transcript.hosts);
     let typed = ["before alpha", "at alpha", "before local", "at local", "deaf", "unread"];
     ensure!(transcript.typed == typed, "{:?}", transcript.typed);
+    Ok(())
+}
+
+/// Reads slowly what should be numbers in order, and says how many there were.
+const SLOW_READER: &str = "
+import os, time
+rest, last = b'', 0
+while piece := os.read(0, 65536):
+    *lines, rest = (rest + piece).split(b'\\n')
+    for line in lines:
+        assert int(line) == last + 1, (last, line)
+        last += 1
+    time.sleep(0.004)
+assert rest == b'' and last > 0, (rest, last)
+print('all', last)
+";
+
+/// Whoever reads the output is slower than the program prints it, which therefore waits: nothing is lost on the way.
+fn slow_reader(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    network.introduce(case)?;
+    let reader = case.write("reader.py", SLOW_READER)?;
+    let (mark, program) = (case.path("mark").display().to_string(), case.stage().program("much")?);
+    let script = format!(
+        "{{ {} run --name {JOB} -- {} {mark}; echo status $? >&2; }} | python3 {}",
+        case.stage().ckptctl().display(),
+        program.display(),
+        reader.display()
+    );
+    let mut run =
+        case.start_with_stdin(case.command("sh").args(["-c", &script]).stdin(std::process::Stdio::piped()))?;
+    case.wait_until("it runs", || network.copies(&mark).running_on() == ["local"])?;
+    for host in ["alpha", "beta", "local", "beta"] {
+        done(case, &["migrate", JOB, host])?;
+        ensure!(network.copies(&mark).running_on() == [host], "{:?}", network.copies(&mark));
+    }
+    run.close_stdin();
+    ensure!(run.wait()? == Ending::Exited(0), "{}", run.streams());
+    ensure!(run.stdout().starts_with("all ") && run.stderr().contains("status 17"), "{}", run.streams());
     Ok(())
 }
 

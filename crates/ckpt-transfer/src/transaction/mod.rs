@@ -27,6 +27,9 @@ use crate::protocol::{
 
 /// How long an end may take for an act of its own that moves no bytes.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long nothing of the program's output may get home before the move is called off, and how often that is looked at.
+const UNREAD: Duration = Duration::from_secs(10);
+const MOMENT: Duration = Duration::from_millis(5);
 /// How often the mover looks up when nothing comes.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -118,6 +121,8 @@ pub trait Ends {
     fn clock_ahead(&self) -> Option<(f64, f64)>;
     /// The job's name at the destination.
     fn name_there(&self) -> String;
+    /// Up to where the program's output is at home, in bytes; everything counts as there when it is at home itself.
+    fn output(&self) -> u64;
     /// Has what was typed or sent to the program meanwhile go after it.
     fn pass_on(&mut self, keys: &[u8], piped: &[u8], piped_ended: bool);
     /// Tells the user something: a check, progress.
@@ -386,6 +391,7 @@ impl<'a, E: Ends> Frozen<'a, E> {
             other => Err(other),
         };
         let notes = self.mover.expect(Side::Destination, None, ready)?;
+        self.mover.await_output(self.job.output)?;
         self.times.ready = self.mover.ends.now();
         Ok((notes, bytes, pages))
     }
@@ -584,6 +590,34 @@ impl<E: Ends> Mover<'_, E> {
                 return Err(Fault::Lost(side, "it does not answer".to_owned()));
             }
         }
+    }
+
+    /// Waits until all that the program has printed at the source is at home: what is left there then is not asked for any more.
+    fn await_output(&mut self, end: u64) -> Result<(), Fault> {
+        let (mut since, mut there) = (self.ends.now(), self.ends.output());
+        while there < end {
+            match self.hear(MOMENT) {
+                Some(Incoming::Said(from, Reply::Failed { message, exit }, _)) => {
+                    return Err(Fault::Failed(from, Failed { message, exit }));
+                }
+                Some(Incoming::Said(from, reply, body)) => self.early.push_back((from, reply, body)),
+                Some(Incoming::Lost(from, why)) => return Err(Fault::Lost(from, why)),
+                Some(Incoming::Cancelled) => return Err(Fault::Cancelled),
+                None => {}
+            }
+            let (now, before) = (self.ends.now(), std::mem::replace(&mut there, self.ends.output()));
+            if there > before {
+                since = now;
+            } else if now.saturating_sub(since) > UNREAD {
+                let what = format!(
+                    "{} bytes that it printed on {} do not get here; see whether they are read where the job is shown, and move it again",
+                    end - there,
+                    self.plan.from
+                );
+                return Err(Fault::Failed(Side::Source, Failed::new(Class::Failed, what)));
+            }
+        }
+        Ok(())
     }
 
     /// What the fault was, for people.

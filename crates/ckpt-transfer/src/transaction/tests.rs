@@ -90,6 +90,10 @@ struct World {
     put: Option<u64>,
     got: Vec<u8>,
     typed: Vec<u8>,
+    /// How much the program has printed, and how much of that is at home.
+    printed: (u64, u64),
+    /// How much of it gets there in a moment.
+    relayed: u64,
 }
 
 fn machine() -> MachineReport {
@@ -163,6 +167,8 @@ impl World {
             put: None,
             got: Vec::new(),
             typed: Vec::new(),
+            printed: (1000, 0),
+            relayed: 100,
         }
     }
 
@@ -239,7 +245,12 @@ impl World {
                 self.source = Source::Frozen;
                 self.is_sending = true;
                 vec![
-                    Reply::Frozen { files: vec![file()], terminal: None, job: Box::new(job()), since: 0.001 },
+                    Reply::Frozen {
+                        files: vec![file()],
+                        terminal: None,
+                        job: Box::new(JobDescription { output: self.printed.0, ..job() }),
+                        since: 0.001,
+                    },
                     Reply::Progress { phase: "memory".to_owned(), done: 1, total: 2 },
                 ]
             }
@@ -426,6 +437,7 @@ impl Ends for World {
             self.answer(Side::Source, Reply::Sent { bytes: 5, pages: 1, threads: 1 }, &[]);
         }
         self.now += at_most;
+        self.printed.1 = self.printed.0.min(self.printed.1 + self.relayed);
         self.settle();
         None
     }
@@ -481,6 +493,10 @@ impl Ends for World {
 
     fn name_there(&self) -> String {
         "sim".to_owned()
+    }
+
+    fn output(&self) -> u64 {
+        self.printed.1
     }
 
     fn pass_on(&mut self, keys: &[u8], _piped: &[u8], _piped_ended: bool) {
@@ -626,6 +642,19 @@ fn given_up_while_memory_is_sent() {
         assert_eq!(broken.whereabouts, Whereabouts::Source);
         assert_eq!(world.states.last().map(String::as_str), Some("resumed"));
     }
+}
+
+/// The destination does not let it go before all that it has printed is at home.
+#[test]
+fn output_is_brought_home_first() {
+    let (world, result) = try_move(&[]);
+    assert_eq!((world.printed, result.is_ok()), ((1000, 1000), true));
+    let mut world = World { relayed: 0, ..World::new(&[]) };
+    let broken = run(&mut world, &plan()).unwrap_err();
+    let message = "1000 bytes that it printed on local do not get here; see whether they are read where the job is shown, and \
+                   move it again; the program goes on here";
+    assert_eq!((broken.message.as_str(), broken.exit), (message, 1));
+    assert_eq!((broken.whereabouts, world.source), (Whereabouts::Source, Source::Runs));
 }
 
 #[test]

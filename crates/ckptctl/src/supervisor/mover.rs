@@ -639,6 +639,10 @@ impl Ends for Road<'_> {
         self.spots[index(Side::Destination)].job.clone()
     }
 
+    fn output(&self) -> u64 {
+        if self.spots[index(Side::Source)].is_local { u64::MAX } else { self.supervisor.state().log.end() }
+    }
+
     fn pass_on(&mut self, keys: &[u8], piped: &[u8], piped_ended: bool) {
         self.left_over = (keys.to_vec(), piped.to_vec(), piped_ended);
     }
