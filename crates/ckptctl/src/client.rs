@@ -4,6 +4,7 @@ mod act;
 mod attach;
 mod connect;
 mod keys;
+mod modes;
 mod screen;
 
 pub use act::{follow, perform};

@@ -254,7 +254,7 @@ impl Pump {
         let drained = self.channel.stderr.drain(&self.channel.ssh);
         let signal = self.channel.ssh.exit_signal().ok().and_then(|signal| signal.exit_signal);
         let how = match (closed, drained, signal) {
-            (Ok(()), Ok(()), Some(signal)) => format!("signal {signal} killed it"),
+            (Ok(()), Ok(()), Some(signal)) => format!("signal {signal}"),
             (Ok(()), Ok(()), None) => format!("exit status {}", self.channel.ssh.exit_status().unwrap_or(-1)),
             _ => "its status did not come".to_owned(),
         };

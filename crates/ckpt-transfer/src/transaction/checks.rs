@@ -105,7 +105,9 @@ fn disk(survey: &SurveyReport, there: &MachineReport, lacking: &Result<Vec<(usiz
     let needed = to_send.saturating_add(all.min(to_send)).saturating_add(DISK_MARGIN);
     let found = format!("{} of files to be sent, {} free there", bytes(to_send), bytes(there.disk));
     if there.disk < needed {
-        return Check::bad(WHAT, Class::Remote, format!("{found}; free some space there, or set the host's directory"));
+        let needed = format!("{} needed with what must stay free", bytes(needed));
+        let advice = "free some space there, or set the host's directory";
+        return Check::bad(WHAT, Class::Remote, format!("{found}, {needed}; {advice}"));
     }
     Check::good(WHAT, found)
 }

@@ -46,11 +46,11 @@ impl<E: Ends> Mover<'_, E> {
                 done += count;
                 mover.ends.tell(Reply::Progress { phase: "files".to_owned(), done, total });
             };
-            let mut stored = self.put(file, there, &mut tell);
+            let mut stored = self.put(file, there, is_frozen, &mut tell);
             if there > 0 && matches!(stored, Err(Fault::Failed(Side::Destination, _))) {
                 // It was not the beginning, or another move has finished or dropped what was there of it.
                 stored = match self.still_lacking(file)?.first() {
-                    Some((_, there)) => self.put(file, *there, &mut tell),
+                    Some((_, there)) => self.put(file, *there, is_frozen, &mut tell),
                     None => Ok(()),
                 };
             }
@@ -78,16 +78,28 @@ impl<E: Ends> Mover<'_, E> {
     }
 
     /// Copies one file.
-    fn put(&mut self, file: &FileEntry, there: u64, sent: &mut dyn FnMut(u64, &mut Self)) -> Result<(), Fault> {
+    fn put(
+        &mut self,
+        file: &FileEntry,
+        there: u64,
+        is_frozen: bool,
+        sent: &mut dyn FnMut(u64, &mut Self),
+    ) -> Result<(), Fault> {
         let Some(hash) = &file.hash else { return Ok(()) };
         let target = Target::Store(hash.clone());
         self.say(Side::Destination, &Request::Put { target, size: file.size, offset: there });
-        self.send(file, there, sent)?;
+        self.send(file, there, is_frozen, sent)?;
         self.expect(Side::Destination, None, |reply| if reply == Reply::Stored { Ok(()) } else { Err(reply) })
     }
 
     /// Sends a file's bytes from an offset on, as many as were announced.
-    fn send(&mut self, file: &FileEntry, offset: u64, sent: &mut dyn FnMut(u64, &mut Self)) -> Result<(), Fault> {
+    fn send(
+        &mut self,
+        file: &FileEntry,
+        offset: u64,
+        is_frozen: bool,
+        sent: &mut dyn FnMut(u64, &mut Self),
+    ) -> Result<(), Fault> {
         let mut left = file.size.saturating_sub(offset);
         self.say(Side::Source, &Request::Read { path: file.path.clone(), offset, length: left });
         let mut failed = None;
@@ -95,6 +107,8 @@ impl<E: Ends> Mover<'_, E> {
             let bytes = match self.chunk() {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) => break,
+                // The program has removed it.
+                Err(Fault::Failed(Side::Source, _)) if !is_frozen => break,
                 // What the source still sends of it is let pass, if it is not much.
                 Err(fault @ (Fault::Failed(Side::Destination, _) | Fault::Lost(Side::Destination, _)))
                     if left <= MOST_AHEAD =>
@@ -117,7 +131,7 @@ impl<E: Ends> Mover<'_, E> {
         if let Some(fault) = failed {
             return Err(fault);
         }
-        // It became shorter since it was looked at. With something else in place of the rest it is found to be wrong there.
+        // It became shorter since it was looked at, or has gone. With something else in place of the rest it is found to be wrong there.
         while left > 0 {
             let count = left.min(MOST_BODY as u64);
             left -= count;

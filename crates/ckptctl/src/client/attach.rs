@@ -13,6 +13,7 @@ use ckpt_core::resource::bytes::Bytes;
 use ckpt_transfer::protocol::{Ending, Reply, Request, Stream};
 use ckpt_transfer::wire;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fs::{FileType, fstat};
 use rustix::process::{Signal, getpgrp, getpid, getsid, kill_process, kill_process_group};
 use rustix::termios::isatty;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH};
@@ -21,6 +22,7 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 
 use super::connect::connect;
 use super::keys::{DetachKey, Keys};
+use super::modes::Modes;
 use super::screen::{Screen, give_back};
 use crate::failure::{self, Failure};
 use crate::jobs::JobStore;
@@ -174,6 +176,10 @@ pub fn attach(
         }
     }
     let outcome = viewer.stay(store, name, first);
+    if !matches!(outcome, Ok(Outcome::Ended(Ending::Exited(_)))) {
+        // The program, which would do that itself, goes on or could not any more. A terminal that has gone needs nothing.
+        let _ = io::stdout().lock().write_all(viewer.modes.undo().as_bytes());
+    }
     give_back();
     closing.close();
     outcome
@@ -187,11 +193,13 @@ struct Viewer {
     next: Option<u64>,
     /// Which of our outputs nobody reads any more: 1, 2.
     closed: [bool; 3],
+    /// What the user's terminal has been told.
+    modes: Modes,
 }
 
 impl Viewer {
     fn new(session: Arc<Session>, attaching: Attaching, from: Option<u64>) -> Self {
-        Self { session, attaching, next: from, closed: [false; 3] }
+        Self { session, attaching, next: from, closed: [false; 3], modes: Modes::default() }
     }
 
     /// Shows what comes, also over the supervisor's death.
@@ -300,6 +308,9 @@ impl Viewer {
         let is_terminal = if fd == 2 { isatty(rustix::stdio::stderr()) } else { isatty(rustix::stdio::stdout()) };
         let shown =
             if stream != Stream::Terminal && is_raw && is_terminal { with_returns(bytes) } else { bytes.to_vec() };
+        if is_terminal {
+            self.modes.see(&shown);
+        }
         let written = if fd == 2 {
             io::stderr().lock().write_all(&shown)
         } else {
@@ -346,8 +357,11 @@ impl Viewer {
     }
 }
 
-/// Says something beside the job's output.
+/// Says something beside the job's output; not into a file, which is the program's.
 fn say(session: &Session, what: &str) {
+    if fstat(rustix::stdio::stderr()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile) {
+        return;
+    }
     let is_raw = session.screen.as_ref().is_some_and(Screen::is_raw);
     let end = if is_raw { "\r\n" } else { "\n" };
     // Where standard error leads nowhere, there is no other place.

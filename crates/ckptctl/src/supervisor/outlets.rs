@@ -147,10 +147,11 @@ mod tests {
         let pid = i32::try_from(program.id()).unwrap();
         let mut input = program.stdin.take().unwrap();
         assert_eq!(unread(pid).unwrap(), b"");
-        input.write_all(&[7; 40_000]).unwrap();
-        assert_eq!(unread(pid).unwrap(), [7; 40_000]);
+        let much = vec![7; 40_000];
+        input.write_all(&much).unwrap();
+        assert_eq!(unread(pid).unwrap(), much);
         drop(input);
-        assert_eq!(unread(pid).unwrap(), [7; 40_000]);
+        assert_eq!(unread(pid).unwrap(), much);
         program.kill().unwrap();
         program.wait().unwrap();
         assert_eq!(unread(std::process::id().cast_signed()).unwrap(), b"", "the test's own is no pipe");
