@@ -33,6 +33,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("jobs::branch_of_a_job_that_has_ended", Whos::Both, branch);
     suite.add("jobs::damaged_history", Whos::User, damaged_history);
     suite.add("jobs::restored_on_another_terminal", Whos::Both, restored_on_terminal);
+    suite.add("jobs::full_screen", Whos::User, full_screen);
     suite.add("jobs::stop", Whos::Both, stop);
     suite.add("jobs::rm_and_names", Whos::User, rm);
     suite.add("jobs::after_a_reboot", Whos::User, reboot);
@@ -560,6 +561,33 @@ fn damaged_history(case: &Case) -> Result<()> {
     case.go()?;
     case.run(&mut case.ckptctl(["verify", &image]))?.expect(0)?;
     case.run(&mut case.ckptctl(["restore", "sim"]))?.expect(0).map(drop)
+}
+
+/// Shows itself on the other screen, with keys of its own.
+const FULL_SCREEN: &str =
+    "printf '\\033[?1049h\\033[?1h\\033[2;3Hfull screen'; while read line; do echo got $line; done";
+
+/// The terminal is not left in the modes of a program that goes on without it, and has them again with the program.
+fn full_screen(case: &Case) -> Result<()> {
+    let mut terminal = Terminal::open(case)?;
+    let mut run = case.start_on(&mut terminal, &shell(case, "full", FULL_SCREEN))?;
+    run.wait_for_text("full screen")?;
+    terminal.press(b"\x1dd")?;
+    ensure!(run.wait()? == Ending::Exited(0), "{}", run.streams());
+    let shown = terminal.screen().text();
+    ensure!(shown.contains("full screen\x1b[?1049l\x1b[?1l\x1b[m\r\nckptctl: detached"), "{shown:?}");
+
+    case.run(&mut case.ckptctl(["checkpoint", "full", "--stop"]))?.expect(0)?;
+    let mut terminal = Terminal::open(case)?;
+    let mut restored = case.start_on(&mut terminal, &case.ckptctl(["restore", "full"]))?;
+    restored.wait_for_text("full screen")?;
+    let shown = terminal.screen().text();
+    let (modes, picture) = shown.split_once("full screen").context("no screen")?;
+    ensure!(modes.contains("\x1b[?1h\x1b[?1049h") && picture.is_empty(), "{shown:?}");
+    terminal.press(b"one\n")?;
+    restored.wait_for_text("got one")?;
+    restored.kill()?;
+    case.run(&mut case.ckptctl(["stop", "full"]))?.expect(0).map(drop)
 }
 
 fn restored_on_terminal(case: &Case) -> Result<()> {

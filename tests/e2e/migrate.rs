@@ -30,6 +30,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("migrate::death_by_signal", Whos::User, death_by_signal);
     suite.add("migrate::timers_over_two_moves", Whos::Both, timers_over_two_moves);
     suite.add("migrate::unread_input", Whos::Both, unread_input);
+    suite.add("migrate::output_into_a_file", Whos::User, output_into_a_file);
     suite.add("migrate::slow_reader", Whos::User, slow_reader);
     suite.add("migrate::detach_and_attach", Whos::User, detach_and_attach);
     suite.add("migrate::connection_drops", Whos::User, connection_drops);
@@ -252,6 +253,33 @@ fn pipes(case: &Case) -> Result<()> {
     ensure!(transcript.hosts == [&machine, "alpha", &machine, "alpha"], "{:?}", transcript.hosts);
     let typed = ["before alpha", "at alpha", "before local", "at local", "deaf", "unread"];
     ensure!(transcript.typed == typed, "{:?}", transcript.typed);
+    Ok(())
+}
+
+/// What it prints goes into a file, which is its own: nothing else is written into that, and it comes home.
+fn output_into_a_file(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    network.introduce(case)?;
+    case.write("work/input", input())?;
+    let mark = case.path("mark").display().to_string();
+    let program = case.stage().program("traveller")?;
+    let script =
+        format!("{} run --name {JOB} -- {} {mark} > all 2>&1", case.stage().ckptctl().display(), program.display());
+    let mut run =
+        case.start_with_stdin(case.command("sh").args(["-c", &script]).stdin(std::process::Stdio::piped()))?;
+    let all = case.path("work/all");
+    let lines = || fs::read_to_string(&all).unwrap_or_default().matches("\na ").count();
+    case.wait_until("it counts", || lines() > 10)?;
+    for host in ["alpha", "local"] {
+        done(case, &["migrate", JOB, host])?;
+        ensure!(network.copies(&mark).running_on() == [host], "{:?}", network.copies(&mark));
+    }
+    run.write(b"quit 5\n")?;
+    ensure!(run.wait()? == Ending::Exited(5), "{}", run.streams());
+    let transcript = Transcript::of(&fs::read_to_string(&all)?)?;
+    let machine = this_machine()?;
+    ensure!(transcript.hosts == [&machine, "alpha", &machine], "{:?}", transcript.hosts);
+    ensure!(transcript.others == ["as expected"], "{:?}", transcript.others);
     Ok(())
 }
 

@@ -4,7 +4,6 @@ mod act;
 mod attach;
 mod connect;
 mod keys;
-mod modes;
 mod screen;
 
 pub use act::{follow, perform};

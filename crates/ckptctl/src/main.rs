@@ -30,6 +30,7 @@ mod local;
 mod manual;
 mod menu;
 mod migrate;
+mod modes;
 mod output;
 mod progress;
 mod prompt;

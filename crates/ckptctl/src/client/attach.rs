@@ -22,10 +22,10 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 
 use super::connect::connect;
 use super::keys::{DetachKey, Keys};
-use super::modes::Modes;
 use super::screen::{Screen, give_back};
 use crate::failure::{self, Failure};
 use crate::jobs::JobStore;
+use crate::modes::Modes;
 use crate::text;
 
 /// How often a job's supervisor may be lost within [`CALM`] before we give up. One that is being killed is lost more than once:

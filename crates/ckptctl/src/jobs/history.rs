@@ -55,6 +55,9 @@ pub struct Scene {
     pub cpu: u64,
     /// The lines of its terminal's screen.
     pub screen: Vec<String>,
+    /// What makes a terminal as its was, of a program that has changed more than lines of text.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub terminal: String,
 }
 
 /// All that a history holds.

@@ -107,7 +107,10 @@ fn go_on(
         ignore_cpu: args.ignore_cpu,
         show: args.view().iter().map(|shown| (bytes(&shown.path), bytes(&shown.source), shown.read_only)).collect(),
     };
-    let kind = LaunchKind::Program { origin: Origin::Image { file, options }, standard, command: job.command.clone() };
+    let shown = history.all()?.into_iter().find(|one| history.image(one.number) == file);
+    let shown = shown.map(|one| one.scene.terminal).unwrap_or_default();
+    let (origin, command) = (Origin::Image { file, options }, job.command.clone());
+    let kind = LaunchKind::Program { origin, standard, command, shown };
     let launched = client::launch(&Launch { name: name.clone(), kind }, &given, None)?;
     drop(claim);
     for note in &launched.notes {

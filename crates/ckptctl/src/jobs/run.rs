@@ -38,7 +38,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<i32> {
     let command: Vec<Bytes> = args.command.iter().map(|word| Bytes(word.as_bytes().to_vec())).collect();
     let origin = Origin::Command { command: command.clone(), portable: args.portable };
     let pipes_input = standard.stdio[0] == Stdio::Pipe;
-    let launch = Launch { name: name.clone(), kind: LaunchKind::Program { origin, standard, command } };
+    let kind = LaunchKind::Program { origin, standard, command, shown: String::new() };
+    let launch = Launch { name: name.clone(), kind };
     let launched = client::launch(&launch, &given, args.directory.as_deref()).inspect_err(|_| {
         if !directory.join("history").exists() {
             // Nothing came of it. What cannot be removed is no job either, without its description.

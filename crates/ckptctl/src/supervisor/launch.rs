@@ -15,7 +15,7 @@ use ckpt_core::Class;
 use ckpt_core::resource::bytes::Bytes;
 use ckpt_core::resource::terminal::TerminalState;
 use ckpt_trace::sys;
-use ckpt_transfer::protocol::{Reply, Request, WindowSize};
+use ckpt_transfer::protocol::{Reply, Request, Stream, WindowSize};
 use ckpt_transfer::transaction::Outcome;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,8 @@ pub enum LaunchKind {
         standard: Standard,
         /// The program and its arguments.
         command: Vec<Bytes>,
+        /// What is shown on its terminal first: of a full-screen program that is restored, its screen.
+        shown: String,
     },
     /// Take over a program whose supervisor was killed.
     Adopt,
@@ -119,9 +121,12 @@ fn begin(launch: &Launch, descriptors: VecDeque<OwnedFd>, control: UnixStream) -
     let door = Door::open(&places, &door_name(&launch.name))?;
     let first = Connection::new(&supervisor, control)?;
     let begun = match &launch.kind {
-        LaunchKind::Program { origin, standard, command } => {
+        LaunchKind::Program { origin, standard, command, shown } => {
             if standard.attaches {
                 first.expect_to_attach(true);
+            }
+            if standard.stdio.contains(&Stdio::Terminal) {
+                supervisor.show_first(shown).context("the log cannot be written")?;
             }
             start_program(&supervisor, &door, origin, standard, command, descriptors)
         }
@@ -171,6 +176,15 @@ impl Keep {
 
 fn bytes_of(path: &Path) -> Bytes {
     Bytes(path.as_os_str().as_bytes().to_vec())
+}
+
+impl Supervisor {
+    /// Has the terminal as an earlier program has not left it, and with this on it.
+    fn show_first(&self, shown: &str) -> io::Result<()> {
+        let log = &mut self.state().log;
+        let text = log.modes()?.undo() + shown;
+        log.append(Stream::Terminal, text.as_bytes())
+    }
 }
 
 fn start_program(

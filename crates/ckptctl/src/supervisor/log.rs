@@ -14,6 +14,8 @@ use std::sync::Arc;
 use ckpt_transfer::protocol::Stream;
 use rustix::pipe::{SpliceFlags, splice};
 
+use crate::modes::Modes;
+
 /// A segment that is longer than this is the last one's predecessor; older ones go.
 const SEGMENT: u64 = 8 << 20;
 const SEGMENTS: usize = 2;
@@ -186,6 +188,20 @@ impl Log {
             at = piece.end();
         }
         Ok(bytes)
+    }
+
+    /// How the terminal is set by what was shown on it.
+    pub fn modes(&self) -> io::Result<Modes> {
+        let (mut modes, mut at) = (Modes::default(), self.start());
+        while let Some(piece) = self.piece(at, 1 << 20)
+            && piece.length > 0
+        {
+            if piece.stream == Stream::Terminal {
+                modes.see(&piece.bytes()?);
+            }
+            at = piece.end();
+        }
+        Ok(modes)
     }
 
     /// The segment that output of a stream goes to.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::connection::Writer;
-use super::{Act, CHECKPOINT, Place, Supervisor, checkpointing};
+use super::{Act, CHECKPOINT, Log, Place, Supervisor, checkpointing};
 use crate::failure;
 use crate::jobs::{self, History, Reason, Scene, Schedule};
 
@@ -98,9 +98,14 @@ impl Supervisor {
         let tail = state.log.bytes(output.saturating_sub(TAIL).max(state.log.start()), output).unwrap_or_default();
         let cpu = if let Place::Here(here) = &state.place { jobs::cpu(here.process.pid) } else { None };
         drop(state);
+        // What cannot be read is shown as by any program.
+        let modes = Log::view(&self.directory).and_then(|log| log.modes()).unwrap_or_default();
         let mut terminal = vt100::Parser::new(size.rows.max(1), size.columns.max(1), 0);
         terminal.process(&tail);
-        let screen = terminal.screen().rows(0, size.columns).map(|line| line.trim_end().to_owned()).collect();
-        Scene { reason, output, cpu: cpu.unwrap_or_default(), screen }
+        let shown = terminal.screen();
+        let screen = shown.rows(0, size.columns).map(|line| line.trim_end().to_owned()).collect();
+        let picture = if modes.is_full_screen() { shown.contents_formatted() } else { Vec::new() };
+        let terminal = modes.set_up() + &String::from_utf8_lossy(&picture);
+        Scene { reason, output, cpu: cpu.unwrap_or_default(), screen, terminal }
     }
 }

@@ -1,10 +1,13 @@
-//! What a program has switched on in the user's terminal, so that it can be switched off when the program is left to itself.
+//! What a program has switched on in its terminal: it can be switched off in the user's when the program is left to itself, and
+//! on again when the program is restored.
 
 use std::collections::BTreeSet;
 
 /// The modes that matter to whoever uses the terminal next (`CSI ? N h`, see `console_codes(4)` and xterm's control sequences):
 /// keys, the cursor, the mouse, the other screen, marks around what is pasted.
 const KNOWN: [u16; 14] = [1, 25, 47, 1000, 1002, 1003, 1004, 1005, 1006, 1007, 1015, 1047, 1049, 2004];
+/// Of these, the other screen, from the oldest way to the newest.
+const OTHER_SCREEN: [u16; 3] = [47, 1047, 1049];
 /// The cursor is there as a rule; all others are off.
 const CURSOR: u16 = 25;
 /// Longer is none of these sequences.
@@ -62,21 +65,28 @@ impl Modes {
         }
     }
 
+    /// Whether the program shows itself on a screen of its own.
+    pub fn is_full_screen(&self) -> bool {
+        OTHER_SCREEN.iter().any(|mode| self.changed.contains(mode))
+    }
+
+    /// What makes a terminal's modes these; empty when they are as they are as a rule.
+    pub fn set_up(&self) -> String {
+        let modes: String = self.changed.iter().map(|mode| sequence(*mode, *mode != CURSOR)).collect();
+        modes + if self.has_keypad { "\x1b=" } else { "" }
+    }
+
     /// What makes all of them as they are as a rule; empty when they are.
     pub fn undo(&self) -> String {
-        let mut undo = String::new();
-        for mode in self.changed.iter().rev() {
-            undo += &format!("\x1b[?{mode}{}", if *mode == CURSOR { 'h' } else { 'l' });
-        }
-        if self.has_keypad {
-            undo += "\x1b>";
-        }
-        if !undo.is_empty() {
-            // Colours as well; and what comes next begins a line.
-            undo += "\x1b[m\r\n";
-        }
-        undo
+        let modes: String = self.changed.iter().rev().map(|mode| sequence(*mode, *mode == CURSOR)).collect();
+        let undo = modes + if self.has_keypad { "\x1b>" } else { "" };
+        // Colours as well; and what comes next begins a line.
+        if undo.is_empty() { undo } else { undo + "\x1b[m\r\n" }
     }
+}
+
+fn sequence(mode: u16, is_set: bool) -> String {
+    format!("\x1b[?{mode}{}", if is_set { 'h' } else { 'l' })
 }
 
 #[cfg(test)]
@@ -87,7 +97,10 @@ mod tests {
         let (mut whole, mut bytewise) = (Modes::default(), Modes::default());
         whole.see(shown.as_bytes());
         shown.as_bytes().iter().for_each(|byte| bytewise.see(&[*byte]));
-        assert_eq!(whole.undo(), bytewise.undo());
+        assert_eq!((whole.undo(), whole.set_up()), (bytewise.undo(), bytewise.set_up()));
+        let mut again = Modes::default();
+        again.see(whole.set_up().as_bytes());
+        assert_eq!((again.undo(), again.is_full_screen()), (whole.undo(), whole.is_full_screen()));
         whole.undo()
     }
 
