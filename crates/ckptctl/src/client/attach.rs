@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ckpt_core::Class;
 use ckpt_core::resource::bytes::Bytes;
-use ckpt_transfer::protocol::{Ending, Reply, Request, Stream};
+use ckpt_transfer::protocol::{Ending, Reply, Request, Stream, WindowSize};
 use ckpt_transfer::wire;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{FileType, fstat};
@@ -150,7 +151,7 @@ pub fn attach(
     from: Option<u64>,
     attaching: Attaching,
 ) -> anyhow::Result<Outcome> {
-    let mut viewer = Viewer::new(Arc::clone(&session), attaching, from);
+    let mut viewer = Viewer::new(Arc::clone(&session), attaching, from, store.directory(name));
     let closing = signals.handle();
     {
         let session = Arc::clone(&session);
@@ -195,11 +196,13 @@ struct Viewer {
     closed: [bool; 3],
     /// What the user's terminal has been told.
     modes: Modes,
+    /// Where the job's log is.
+    directory: PathBuf,
 }
 
 impl Viewer {
-    fn new(session: Arc<Session>, attaching: Attaching, from: Option<u64>) -> Self {
-        Self { session, attaching, next: from, closed: [false; 3], modes: Modes::default() }
+    fn new(session: Arc<Session>, attaching: Attaching, from: Option<u64>, directory: PathBuf) -> Self {
+        Self { session, attaching, next: from, closed: [false; 3], modes: Modes::default(), directory }
     }
 
     /// Shows what comes, also over the supervisor's death.
@@ -273,6 +276,9 @@ impl Viewer {
             let Ok(Some((reply, body))) = wire::receive::<Reply>(&mut &*stream) else { return Ok(None) };
             match reply {
                 Reply::Attached { from, .. } => {
+                    if self.next.is_none() && size.is_some() && !self.attaching.is_launcher {
+                        self.set_up();
+                    }
                     self.next.get_or_insert(from);
                 }
                 Reply::Output { stream, offset } => self.show(stream, offset, &body)?,
@@ -290,6 +296,24 @@ impl Viewer {
                 Reply::Left { image } => return Ok(Some(Outcome::Saved(image))),
                 Reply::Failed { message, exit } => return Err(Failure::of_exit(exit, message).into()),
                 _ => {}
+            }
+        }
+    }
+
+    /// Has the user's terminal as the program's is. One that shows itself on a screen of its own draws that anew when the size
+    /// changes.
+    fn set_up(&mut self) {
+        let log = crate::supervisor::Log::view(&self.directory);
+        // Without a log there is nothing to go by.
+        let Ok(now) = log.and_then(|log| log.modes()) else { return };
+        let set_up = now.set_up();
+        // A terminal that has gone is found out by what comes.
+        let _ = io::stdout().lock().write_all(set_up.as_bytes());
+        self.modes.see(set_up.as_bytes());
+        if let Some(size) = self.session.screen.as_ref().and_then(Screen::size).filter(|_| now.is_full_screen()) {
+            let smaller = WindowSize { rows: size.rows.saturating_sub(1).max(1), ..size };
+            for size in [smaller, size] {
+                self.session.send(&Request::Resize { size }, &[]);
             }
         }
     }
