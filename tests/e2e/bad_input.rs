@@ -294,7 +294,17 @@ fn configuration(case: &Case) -> Result<()> {
 }
 
 /// A small file system; unmounted when the test is over.
-struct Small(PathBuf);
+pub struct Small(pub PathBuf);
+
+impl Small {
+    /// Mounts one of so many KiB.
+    pub fn make(case: &Case, size: usize) -> Result<Self> {
+        let dir = case.make_dir("small")?;
+        let size = format!("size={size}k");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&dir).status()?;
+        if mounted.success() { Ok(Self(dir)) } else { skip("no file system may be mounted here") }
+    }
+}
 
 impl Drop for Small {
     fn drop(&mut self) {
@@ -303,12 +313,7 @@ impl Drop for Small {
 }
 
 fn full_disk(case: &Case) -> Result<()> {
-    let dir = case.make_dir("small")?;
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&dir).status()?;
-    if !mounted.success() {
-        return skip("no file system may be mounted here");
-    }
-    let small = Small(dir);
+    let small = Small::make(case, 1024)?;
     let mut program = Roundtrip::of("count").start(case)?;
     let image = small.0.join("image");
     for flags in [&[][..], &["--stop"]] {

@@ -14,6 +14,7 @@ use ckpt_tests::{Case, Ending, Roundtrip, Running, Suite, Whos, skip};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::bad_input::Small;
 use crate::{Plain, driver};
 
 /// What comes over through a pipe as it does through a file.
@@ -292,23 +293,9 @@ fn saved_by_the_same(case: &Case) -> Result<()> {
     finish_from(case, &image, program)
 }
 
-/// A disk that was mounted for a test.
-struct Small(PathBuf);
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
 /// What cannot be saved here can be saved there.
 fn full_disk(case: &Case) -> Result<()> {
-    let small = case.make_dir("small")?;
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=128k", "tmpfs"]).arg(&small).status()?;
-    if !mounted.success() {
-        return skip("no file system may be mounted here");
-    }
-    let small = Small(small);
+    let small = Small::make(case, 128)?;
     let program = Roundtrip::of("heap").start(case)?;
     let pid = program.pid();
     for verb in ["depart", "adopt"] {

@@ -1,6 +1,7 @@
 //! Jobs: programs that live without the terminal that they were started from.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -8,6 +9,8 @@ use anyhow::{Context, Result, ensure};
 use ckpt_tests::{Case, Ending, Running, Suite, Terminal, Whos};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+use crate::bad_input::Small;
 
 pub fn add(suite: &mut Suite) {
     suite.add("jobs::keys_act_through_the_terminal", Whos::Both, keys);
@@ -34,6 +37,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("jobs::damaged_history", Whos::User, damaged_history);
     suite.add("jobs::restored_on_another_terminal", Whos::Both, restored_on_terminal);
     suite.add("jobs::full_screen", Whos::User, full_screen);
+    suite.add("jobs::full_disk", Whos::Root, full_disk);
     suite.add("jobs::stop", Whos::Both, stop);
     suite.add("jobs::rm_and_names", Whos::User, rm);
     suite.add("jobs::after_a_reboot", Whos::User, reboot);
@@ -620,6 +624,31 @@ fn restored_on_terminal(case: &Case) -> Result<()> {
         fs::remove_file(case.path("go"))?;
     }
     Ok(())
+}
+
+/// What must be written down of a job can be, although the disk where that is has become full.
+fn full_disk(case: &Case) -> Result<()> {
+    let small = Small::make(case, 1024)?;
+    let verb = |arguments: &[&str]| {
+        let mut command = case.ckptctl(arguments);
+        command.env("XDG_STATE_HOME", &small.0);
+        command
+    };
+    case.run(&mut verb(&["run", "-d", "--name", "full", "--", "sh", "-c", "while read line; do :; done"]))?
+        .expect(0)?;
+    let mut filler = fs::File::create(small.0.join("filler"))?;
+    while filler.write_all(&[1; 1024]).is_ok() {}
+    for _ in 0..3 {
+        case.run(&mut verb(&["schedule", "full", "--every", "1h"]))?.expect(0)?;
+        while filler.write_all(&[1; 1024]).is_ok() {}
+        drop(filler);
+        // As much as a user frees; it is kept again.
+        fs::remove_file(small.0.join("filler"))?;
+        case.run(&mut verb(&["schedule", "full", "--off"]))?.expect(0)?;
+        filler = fs::File::create(small.0.join("filler"))?;
+        while filler.write_all(&[1; 1024]).is_ok() {}
+    }
+    case.run(&mut verb(&["stop", "full"]))?.expect(0).map(drop)
 }
 
 fn stop(case: &Case) -> Result<()> {

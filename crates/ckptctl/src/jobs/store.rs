@@ -28,6 +28,9 @@ use crate::{door, text};
 const DESCRIPTION: &str = "job.json";
 const ENDING: &str = "ending.json";
 const LOCK: &str = ".lock";
+/// Keeps room for a description where the disk becomes full.
+const SPARE: &str = "spare";
+const ROOM: usize = 16 << 10;
 const LONGEST_NAME: usize = 64;
 
 /// A job as it is written down.
@@ -456,10 +459,29 @@ impl JobStore {
         Ok(job.unless_discarded())
     }
 
-    /// Writes a job down.
+    /// Writes a job down, also on a full disk: room for that is kept.
     pub fn put(&self, job: &Job) -> anyhow::Result<()> {
-        write_json(&self.root.join(&job.name), DESCRIPTION, job)
+        let directory = self.root.join(&job.name);
+        let spare = directory.join(SPARE);
+        let result = match write_json(&directory, DESCRIPTION, job) {
+            Err(error) if is_full(&error) && fs::remove_file(&spare).is_ok() => {
+                write_json(&directory, DESCRIPTION, job)
+            }
+            result => result,
+        };
+        if !spare.exists() && fs::write(&spare, [0; ROOM]).is_err() {
+            // Half of it would only be in the way. It is made when there is room again.
+            let _ = fs::remove_file(&spare);
+        }
+        result
     }
+}
+
+/// Whether a disk had no room.
+fn is_full(error: &anyhow::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    kinds.into_iter().any(|kind| matches!(kind, StorageFull | QuotaExceeded))
 }
 
 /// A path that was written down.
