@@ -648,7 +648,24 @@ fn full_disk(case: &Case) -> Result<()> {
         filler = fs::File::create(small.0.join("filler"))?;
         while filler.write_all(&[1; 1024]).is_ok() {}
     }
-    case.run(&mut verb(&["stop", "full"]))?.expect(0).map(drop)
+    case.run(&mut verb(&["stop", "full"]))?.expect(0)?;
+
+    drop(filler);
+    // What is printed, 350 KiB, waits for room; that is told.
+    fs::write(small.0.join("filler"), vec![1; 800 << 10])?;
+    let words = ["run", "-d", "--name", "loud", "--", "sh", "-c", "seq 1 60000; while read line; do :; done"];
+    case.run(&mut verb(&words))?.expect(0)?;
+    let note = || {
+        let listed = case.run(&mut verb(&["ps", "--json"])).and_then(|said| said.json()).unwrap_or_default();
+        let jobs = listed["jobs"].as_array().cloned().unwrap_or_default();
+        jobs.iter().find(|job| job["name"] == "loud").map_or(Value::Null, |job| job["note"].clone()).to_string()
+    };
+    case.wait_until("it is told that its output waits", || note().contains("what it prints waits until"))?;
+    fs::remove_file(small.0.join("filler"))?;
+    case.wait_until("it goes on", || !note().contains("waits"))?;
+    let logged = || case.run(&mut verb(&["logs", "loud"])).is_ok_and(|said| said.stdout.lines().count() == 60_000);
+    case.wait_until("nothing is lost", logged)?;
+    case.run(&mut verb(&["stop", "loud"]))?.expect(0).map(drop)
 }
 
 fn stop(case: &Case) -> Result<()> {

@@ -1,5 +1,7 @@
 //! `ps`: the jobs and what they are doing.
 
+use std::path::Path;
+
 use ckpt_core::proc;
 use ckpt_core::resource::bytes::Bytes;
 use ckpt_transfer::hosts::LOCAL;
@@ -11,6 +13,7 @@ use super::history::{Contents, History};
 use super::store::{self, Job, JobStore, Phase};
 use crate::cli::PsArgs;
 use crate::supervisor::{Log, last_line};
+use crate::this_machine::free_space;
 use crate::{failure, output, text};
 
 /// A job as it is listed.
@@ -72,7 +75,7 @@ pub fn status_of(store: &JobStore, job: &Job) -> JobStatus {
     let state = job.state();
     let lives = matches!(state, JobState::Running | JobState::Stopped) && job.host.is_none();
     let pid = lives.then_some(job.pid);
-    let note = [note(job, state, &contents), history_note(&job.name, &contents)].into_iter().flatten();
+    let note = [note(job, &directory, state, &contents), history_note(&job.name, &contents)].into_iter().flatten();
     let note = note.reduce(|one, other| format!("{one}; {other}"));
     let history = contents.map(|contents| contents.whole).unwrap_or_default();
     JobStatus {
@@ -107,7 +110,7 @@ fn history_note(name: &str, contents: &anyhow::Result<Contents>) -> Option<Strin
 }
 
 /// What the user should know, and can do.
-fn note(job: &Job, state: JobState, contents: &anyhow::Result<Contents>) -> Option<String> {
+fn note(job: &Job, directory: &Path, state: JobState, contents: &anyhow::Result<Contents>) -> Option<String> {
     let name = &job.name;
     let restore = match contents {
         Ok(contents) if job.saved.is_none() => restore(name, contents),
@@ -135,6 +138,12 @@ fn note(job: &Job, state: JobState, contents: &anyhow::Result<Contents>) -> Opti
             if job.host.is_none() && job.keeper.is_some_and(|keeper| !keeper.lives()) =>
         {
             Some("its keeper was killed: it runs on without a terminal".to_owned())
+        }
+        JobState::Running | JobState::Stopped
+            if job.host.is_none() && free_space(directory).is_ok_and(|free| free == 0) =>
+        {
+            let place = text::path(directory);
+            Some(format!("no space is left in {place}: what it prints waits until you free some"))
         }
         _ => None,
     }
