@@ -500,6 +500,10 @@ fn checkpoint_and_restore(case: &Case) -> Result<()> {
 
 /// It is a job of its own, and the old one is as it was: with its log, its checkpoints and its schedule.
 fn branch(case: &Case) -> Result<()> {
+    start_detached(case, "new", "while read line; do :; done")?;
+    case.run(&mut case.ckptctl(["branch", "new"]))?.expect_refusal(&[1], &["new", "no checkpoint"])?;
+    ensure!(!case.path(".local/state/ckptctl/jobs/new-2").exists(), "something is left of what was refused");
+    case.run(&mut case.ckptctl(["stop", "new"]))?.expect(0)?;
     let mut command = case.ckptctl(["run", "--name", "sim", "--"]);
     command.arg(case.stage().program("heap")?);
     let mut running = case.start(&mut command)?;

@@ -1,7 +1,7 @@
 //! `restore JOB[@N]`: a job that has ended goes on from one of its checkpoints, under its name.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ckpt_core::Class;
 use ckpt_core::resource::bytes::Bytes;
@@ -57,8 +57,9 @@ pub fn restore(args: &RestoreArgs, job: &Job, number: Option<u64>) -> anyhow::Re
         );
         return Err(Failure::new(Class::Failed, message).into());
     }
+    let file = image_of(&store, job, number)?;
     let claim = store.claim(Some(&job.name), Path::new(&job.name))?;
-    go_on(&store, args, job, number, claim)
+    go_on(&store, args, job, file, claim)
 }
 
 /// Starts a second run of a job from one of its checkpoints, beside the first, as a job of its own.
@@ -68,6 +69,7 @@ pub fn branch(args: &BranchArgs) -> anyhow::Result<i32> {
         return Err(Failure::new(Class::Failed, message).into());
     };
     let store = JobStore::open()?;
+    let file = image_of(&store, &job, number)?;
     let claim = match args.name.as_deref() {
         Some(name) if name == job.name => {
             let message =
@@ -78,25 +80,23 @@ pub fn branch(args: &BranchArgs) -> anyhow::Result<i32> {
         None => store.claim_unknown(&job.name)?,
     };
     claim.prepare()?;
-    go_on(&store, &args.restore, &job, number, claim)
+    go_on(&store, &args.restore, &job, file, claim)
 }
 
-/// Restores a job's checkpoint under a claimed name.
-fn go_on(
-    store: &JobStore,
-    args: &RestoreArgs,
-    job: &Job,
-    number: Option<u64>,
-    claim: Claim<'_>,
-) -> anyhow::Result<i32> {
-    let name = claim.name().to_owned();
-    let directory = store.directory(&job.name);
-    let history = History::of(&directory);
-    let file = match (&job.saved, number) {
+/// The image to restore a job from.
+fn image_of(store: &JobStore, job: &Job, number: Option<u64>) -> anyhow::Result<PathBuf> {
+    let history = History::of(&store.directory(&job.name));
+    Ok(match (&job.saved, number) {
         // It was ended with an image, which may be a file of the user's.
         (Some(image), None) => crate::jobs::path_of(image),
         _ => history.image(history.find(&job.name, number)?.number),
-    };
+    })
+}
+
+/// Restores a job's image under a claimed name.
+fn go_on(store: &JobStore, args: &RestoreArgs, job: &Job, file: PathBuf, claim: Claim<'_>) -> anyhow::Result<i32> {
+    let name = claim.name().to_owned();
+    let history = History::of(&store.directory(&job.name));
     let Config { detach_key, .. } = if args.detach { Config::default() } else { config::load()? };
     let session = (!args.detach).then(|| Session::begin(false)).transpose()?;
     let (standard, given) = standard(session.as_ref().map(|(session, _)| &**session));
@@ -111,7 +111,8 @@ fn go_on(
     let shown = shown.map(|one| one.scene.terminal).unwrap_or_default();
     let (origin, command) = (Origin::Image { file, options }, job.command.clone());
     let kind = LaunchKind::Program { origin, standard, command, shown };
-    let launched = client::launch(&Launch { name: name.clone(), kind }, &given, None)?;
+    let launched = client::launch(&Launch { name: name.clone(), kind }, &given, None);
+    let launched = launched.inspect_err(|_| store.drop_unused(&name))?;
     drop(claim);
     for note in &launched.notes {
         if !(args.detach && args.json) {

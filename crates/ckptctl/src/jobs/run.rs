@@ -30,7 +30,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<i32> {
     let Config { detach_key, .. } = if args.detach { Config::default() } else { config::load()? };
     let store = JobStore::open()?;
     let claim = store.claim(args.name.as_deref(), Path::new(program))?;
-    let directory = claim.prepare()?;
+    claim.prepare()?;
     let name = claim.name().to_owned();
     // Before the program starts: from then on a signal to us is one to it.
     let session = (!args.detach).then(|| Session::begin(false)).transpose()?;
@@ -40,12 +40,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<i32> {
     let pipes_input = standard.stdio[0] == Stdio::Pipe;
     let kind = LaunchKind::Program { origin, standard, command, shown: String::new() };
     let launch = Launch { name: name.clone(), kind };
-    let launched = client::launch(&launch, &given, args.directory.as_deref()).inspect_err(|_| {
-        if !directory.join("history").exists() {
-            // Nothing came of it. What cannot be removed is no job either, without its description.
-            let _ = std::fs::remove_dir_all(&directory);
-        }
-    })?;
+    let launched = client::launch(&launch, &given, args.directory.as_deref());
+    let launched = launched.inspect_err(|_| store.drop_unused(&name))?;
     drop(claim);
     match session {
         None => {

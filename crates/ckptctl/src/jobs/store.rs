@@ -372,6 +372,15 @@ impl JobStore {
         self.root.join(name)
     }
 
+    /// Removes what was prepared for a job of which nothing came: it has neither a description nor checkpoints.
+    pub fn drop_unused(&self, name: &str) {
+        let directory = self.directory(name);
+        if !directory.join(DESCRIPTION).exists() && !directory.join("history").exists() {
+            // What cannot be removed is no job either, without its description.
+            let _ = fs::remove_dir_all(&directory);
+        }
+    }
+
     /// Where the sockets of jobs may be.
     pub fn doors(&self) -> Vec<PathBuf> {
         door::places(&self.root)
