@@ -30,6 +30,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("migrate::death_by_signal", Whos::User, death_by_signal);
     suite.add("migrate::timers_over_two_moves", Whos::Both, timers_over_two_moves);
     suite.add("migrate::unread_input", Whos::Both, unread_input);
+    suite.add("migrate::one_host_of_two_names", Whos::User, two_names);
     suite.add("migrate::output_into_a_file", Whos::User, output_into_a_file);
     suite.add("migrate::slow_reader", Whos::User, slow_reader);
     suite.add("migrate::detach_and_attach", Whos::User, detach_and_attach);
@@ -254,6 +255,20 @@ fn pipes(case: &Case) -> Result<()> {
     let typed = ["before alpha", "at alpha", "before local", "at local", "deaf", "unread"];
     ensure!(transcript.typed == typed, "{:?}", transcript.typed);
     Ok(())
+}
+
+/// A program on a machine that is known under two names is listed once.
+fn two_names(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    let host = &network.alpha;
+    let entries: Vec<_> = ["alpha", "other"].iter().map(|name| network.entry(name, host.user, host.address)).collect();
+    let known = format!("{} {}\n", host.address.ip(), host.host_key());
+    network.introduce_as(case, &entries.concat(), &known)?;
+    let journey = Journey::start_as(case, &network, JOB, ("traveller", &[]))?;
+    journey.migrate("alpha")?;
+    let listed = case.run(&mut journey.verb(&["ps", "--json"]))?.expect(0)?.json()?;
+    ensure!(listed["jobs"].as_array().is_some_and(|jobs| jobs.len() == 1), "{listed}");
+    journey.end("quit 0\n", Ending::Exited(0)).map(drop)
 }
 
 /// What it prints goes into a file, which is its own: nothing else is written into that, and it comes home.

@@ -32,6 +32,7 @@ pub fn everywhere(store: &JobStore) -> anyhow::Result<Vec<JobStatus>> {
     }
     names.remove(LOCAL);
     let mut answers = ask_all(names, &ours);
+    let mut known = Vec::new();
     for (job, status) in here.iter().zip(&mut jobs) {
         let Some(host) = &job.host else { continue };
         let name = job.name_there.as_ref().unwrap_or(&job.name);
@@ -42,6 +43,7 @@ pub fn everywhere(store: &JobStore) -> anyhow::Result<Vec<JobStatus>> {
                     if !job.is_over() {
                         take_over(status, &there);
                     }
+                    known.push(there);
                 }
             }
             _ if job.is_over() => {}
@@ -57,7 +59,8 @@ pub fn everywhere(store: &JobStore) -> anyhow::Result<Vec<JobStatus>> {
     }
     for (host, there) in answers {
         for mut job in there.unwrap_or_default() {
-            if job.host == LOCAL {
+            if job.host == LOCAL && !known.iter().any(|one| is_same(one, &job)) {
+                known.push(job.clone());
                 job.host.clone_from(&host);
                 // What it advises to do is to be done there.
                 job.note = job.note.map(|note| format!("on {host}: {note}"));
@@ -66,6 +69,14 @@ pub fn everywhere(store: &JobStore) -> anyhow::Result<Vec<JobStatus>> {
         }
     }
     Ok(jobs)
+}
+
+/// Whether two hosts tell of one job: they are one machine under two names.
+fn is_same(one: &JobStatus, other: &JobStatus) -> bool {
+    let identity = |job: &JobStatus| {
+        (job.name.clone(), job.pid, job.started, job.ended, job.command.clone(), job.directory.clone())
+    };
+    identity(one) == identity(other)
 }
 
 /// What the host says of a job of ours.
