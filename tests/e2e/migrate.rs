@@ -26,6 +26,7 @@ pub fn add(suite: &mut Suite) {
     for (name, traveller, threads) in TRAVELLERS {
         suite.add(&format!("migrate::{name}"), Whos::Both, move |case| walk(case, traveller, threads));
     }
+    suite.add("migrate::into_closed_directories", Whos::User, into_closed_directories);
     suite.add("migrate::at_home", Whos::Both, at_home);
     suite.add("migrate::death_by_signal", Whos::User, death_by_signal);
     suite.add("migrate::timers_over_two_moves", Whos::Both, timers_over_two_moves);
@@ -91,6 +92,31 @@ fn walk(case: &Case, traveller: Traveller<'_>, threads: &str) -> Result<()> {
     ensure!(transcript.hosts == [&machine, "alpha", "beta", &machine], "{:?}", transcript.hosts);
     ensure!(transcript.typed == ["here", "at alpha", "at beta", "home"], "{:?}", transcript.typed);
     ensure!(transcript.threads == threads, "{:?}", transcript.threads);
+    ensure!(transcript.others == ["as expected"], "{:?}", transcript.others);
+    is_all_at_home(&directory, &transcript)
+}
+
+/// Where the program and its directory were, the hosts have directories of somebody else's that nobody else may search.
+fn into_closed_directories(case: &Case) -> Result<()> {
+    let network = Network::make(case)?;
+    let journey = Journey::start(case, &network, ("traveller", &[]))?;
+    let executable = case.stage().program("traveller")?;
+    let close = |directory: &Path| {
+        let directory = directory.display();
+        format!("mkdir -p {directory} && echo theirs > {directory}/input && chmod 700 {directory}")
+    };
+    let programs = executable.parent().context("no directory of programs")?;
+    for (host, directory) in [(&network.alpha, case.dir()), (&network.beta, &*journey.directory())] {
+        host.run(case, &close(directory))?.expect(0)?;
+        host.run(case, &close(programs))?.expect(0)?;
+    }
+    for host in ["alpha", "beta", "alpha", "local"] {
+        journey.migrate(host)?;
+    }
+    let directory = journey.directory();
+    let transcript = journey.end("quit 7\n", Ending::Exited(7))?;
+    let machine = this_machine()?;
+    ensure!(transcript.hosts == [&machine, "alpha", "beta", "alpha", &machine], "{:?}", transcript.hosts);
     ensure!(transcript.others == ["as expected"], "{:?}", transcript.others);
     is_all_at_home(&directory, &transcript)
 }

@@ -20,6 +20,8 @@ pub fn add(suite: &mut Suite) {
     suite.add("view::symbolic_link_on_the_way", Whos::Both, link_on_the_way);
     suite.add("view::beside_thousands_of_files", Whos::Both, beside_thousands);
     suite.add("view::in_a_directory_that_may_not_be_listed", Whos::User, unlisted);
+    suite.add("view::in_a_directory_that_may_not_be_searched", Whos::User, unsearched);
+    suite.add("view::working_directory_that_may_not_be_searched", Whos::User, working_directory_unsearched);
     suite.add("view::without_namespaces", Whos::Both, |case| without_namespaces(case, None));
     suite.add("view::namespaces_forbidden", Whos::User, |case| without_namespaces(case, Some("no_user_namespaces")));
     suite.add("view::read_only", Whos::Both, read_only);
@@ -279,6 +281,44 @@ fn unlisted(case: &Case) -> Result<()> {
     ensure!(said.matches("FAIL line").count() == 1 && said.contains("0 entries, were 1"), "{}", restored.streams());
     ensure!(restored.stderr().contains("machine/* of this machine"), "{}", restored.streams());
     moved.check_written(true)
+}
+
+/// A directory on the way belongs to somebody else and is closed: an empty one stands for it.
+fn unsearched(case: &Case) -> Result<()> {
+    let outer = case.make_dir("machine")?;
+    let inner = case.make_dir("machine/inner")?;
+    let moved = Moved::save(case, inner.join("old"), "")?.away()?;
+    if chown(&outer, Some(0), Some(0)).is_err() {
+        return skip("only root gives directories away");
+    }
+    fs::write(inner.join("beside"), "")?;
+    fs::set_permissions(&outer, fs::Permissions::from_mode(0o700))?;
+    let before = (listing(&outer)?, mounts()?);
+    let restored = finishes_well(case, restore(case, &moved.image, &[], &moved.show_all())?)?;
+    ensure!(restored.stderr().contains("machine/* of this machine"), "{}", restored.streams());
+    ensure!((listing(&outer)?, mounts()?) == before, "the machine has changed");
+    moved.check_written(true)
+}
+
+/// So it is with the working directory itself, where there can be an empty one.
+fn working_directory_unsearched(case: &Case) -> Result<()> {
+    let directory = case.make_dir("machine")?;
+    let mut program = case.start(case.program("heap")?.current_dir(&directory))?;
+    program.wait_for_text("ready\n")?;
+    let image = case.path("image");
+    case.checkpoint(program.pid(), &image, &["--stop"])?;
+    program.wait()?;
+    if chown(&directory, Some(0), Some(0)).is_err() {
+        return skip("only root gives directories away");
+    }
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+    let refused = case.run(case.ckptctl(["restore", "--nest", "never"]).arg(&image))?;
+    refused.expect_refusal(&[7], &[&directory.to_string_lossy(), "may not be searched", "--show"])?;
+    let restored = restore(case, &image, &[], &[])?;
+    let pid = case.restored_pid(&restored)?;
+    let seen = fs::read_link(format!("/proc/{pid}/cwd"))?;
+    ensure!(seen == directory, "it is in {}", seen.display());
+    finishes_well(case, restored).map(drop)
 }
 
 /// What is open and mapped is there, and the user is told that names are not.

@@ -35,7 +35,7 @@ use crate::Error;
 use crate::proc::Status;
 use crate::resource::clocks::ClockState;
 use crate::resource::credentials::Credentials;
-use crate::resource::files::FilesPolicy;
+use crate::resource::files::{FileKind, FileState, FilesPolicy};
 use crate::resource::machine::Machine;
 
 /// Whether a restored program gets namespaces of its own.
@@ -131,7 +131,7 @@ pub fn arrive<R: Read>(stream: R, options: &RestoreOptions) -> Result<Arrival, E
 fn prepare(index: ImageIndex, runs: &mut dyn Runs, options: &RestoreOptions) -> Result<Arrival, Error> {
     let mut notes = Vec::new();
     check_machine(&index, options.ignore_cpu)?;
-    let view = View::new(&options.view)?;
+    let view = View::new(&options.view, directories(&index))?;
     let checked = reopen::check_all(&index, options.files, &view, &mut notes)?;
     let (nest, plan, files) = make_nest(&index, options.nest, &checked, &mut notes)?;
     let built = match build::build(&index, runs, files, &nest, &plan, options.detach, &mut notes) {
@@ -236,6 +236,13 @@ pub fn try_nest() -> Result<Vec<String>, String> {
     let notes = std::mem::take(&mut nest.notes);
     nest.destroy();
     Ok(notes)
+}
+
+/// The directories that the program is in or has open.
+fn directories(index: &ImageIndex) -> impl Iterator<Item = &Path> {
+    let is_directory = |file: &&FileState| file.kind == FileKind::Linked && file.mode & libc::S_IFMT == libc::S_IFDIR;
+    let open = index.layout.files.iter().filter(is_directory).map(|file| file.path.as_path());
+    open.chain([index.state.process.cwd.as_path()])
 }
 
 /// Refuses a machine on which the program could not go on.

@@ -14,11 +14,12 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::index::ImageIndex;
 use super::nest::Prepared;
-use super::view::View;
+use super::view::{self, View};
 use crate::Error;
 use crate::resource::descriptors::{Description, Opened};
 use crate::resource::events::Epoll;
 use crate::resource::files::{Change, FileKind, FileState, FilesPolicy};
+use crate::resource::machine::Machine;
 use crate::resource::memory::Backing;
 use crate::resource::pipes::Pipe;
 
@@ -101,6 +102,16 @@ pub fn open_all(index: &ImageIndex, checked: &Checked<'_>, nest: &mut Prepared) 
     let directory = if root.is_some() { directory.clone() } else { checked.view.source_of(directory).into_owned() };
     if root.is_none() && !directory.is_dir() {
         return Err(no_directory(&directory.display().to_string()));
+    }
+    if root.is_none() && !view::may_search(&directory) {
+        let host = &Machine::this().host;
+        return Err(Error::restore(
+            format!(
+                "the program's working directory {} may not be searched by this user on {host}",
+                directory.display()
+            ),
+            "see that it may be, show another directory in its place (--show), or allow namespaces (`ckptctl doctor`)",
+        ));
     }
     let place = Place { root, view: checked.view };
     let (recreated, pipes, used_ends) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());

@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 pub use mounts::{Owner, root};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::Error;
 
@@ -31,6 +32,8 @@ pub struct Shown {
 pub struct View {
     /// In the order of their paths, so that a directory comes before what is in it.
     places: Vec<Place>,
+    /// Directories that the program uses and that this user may not search: it finds empty ones.
+    closed: Vec<PathBuf>,
 }
 
 /// Something that is shown.
@@ -53,11 +56,11 @@ struct Node {
 }
 
 impl View {
-    /// Checks what is to be shown.
+    /// Checks what is to be shown to a program that uses these directories.
     ///
     /// # Errors
     /// [`Error::Restore`] for a path where nothing can be shown, and a source that is not there.
-    pub fn new(shown: &[Shown]) -> Result<Self, Error> {
+    pub fn new<'a>(shown: &[Shown], directories: impl IntoIterator<Item = &'a Path>) -> Result<Self, Error> {
         let mut places = Vec::with_capacity(shown.len());
         for Shown { path, source, read_only } in shown {
             let path = normal(path).map_err(|what| {
@@ -74,7 +77,7 @@ impl View {
             let what = format!("two files are to be shown at {}", twice[0].path.display());
             return Err(Error::restore(what, "name each path once"));
         }
-        let view = Self { places };
+        let mut view = Self { places, closed: Vec::new() };
         for inner in &view.places {
             let outer = inner.path.parent().and_then(|parent| view.nearest(parent));
             if let Some(outer) = outer.filter(|outer| !outer.is_directory) {
@@ -83,17 +86,21 @@ impl View {
                 return Err(Error::restore(what, "show a directory there, or leave out one of the two"));
             }
         }
+        let is_closed = |path: &&Path| view.nearest(path).is_none() && !may_search(path);
+        view.closed = directories.into_iter().filter(is_closed).filter_map(|path| normal(path).ok()).collect();
         Ok(view)
     }
 
     /// Whether nothing is shown at another path.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.places.is_empty() && self.closed.is_empty()
     }
 
     /// The paths where something is shown, for a message.
     pub fn named(&self) -> String {
-        some_of(self.places.iter().map(|place| place.path.as_path()))
+        let shown = self.places.iter().map(|place| &place.path);
+        let paths: Vec<&Path> = shown.chain(&self.closed).map(PathBuf::as_path).collect();
+        some_of(paths.into_iter())
     }
 
     /// Where this machine has what the program finds at `path`.
@@ -131,6 +138,9 @@ impl View {
             }
             node.shows = Some(index);
         }
+        for path in &self.closed {
+            path.iter().skip(1).fold(&mut root, |node, name| node.below.entry(name.to_owned()).or_default());
+        }
         root
     }
 }
@@ -141,6 +151,12 @@ fn some_of<'a>(paths: impl ExactSizeIterator<Item = &'a Path>) -> String {
     let more = paths.len().saturating_sub(FEW);
     let named: Vec<String> = paths.take(FEW).map(|path| path.display().to_string()).collect();
     if more == 0 { named.join(", ") } else { format!("{} and {more} more", named.join(", ")) }
+}
+
+/// Whether this user may look for something in a directory of this machine. Nothing forbids it where there is none.
+pub fn may_search(directory: &Path) -> bool {
+    !fs::metadata(directory).is_ok_and(|stat| stat.is_dir())
+        || accessat(CWD, directory, Access::EXEC_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// An absolute path without anything superfluous; or why nothing can be shown there.

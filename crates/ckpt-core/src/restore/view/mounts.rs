@@ -2,7 +2,8 @@
 //!
 //! Where a path exists, what it shows is mounted over it. Where it does not, the deepest directory on the way that
 //! does is *opened*: a directory in memory is mounted over it in which everything that it holds is mounted again, and the
-//! missing names are made there. When that is the root directory, the result becomes the new root.
+//! missing names are made there. When that is the root directory, the result becomes the new root. A directory that its
+//! user may not search is opened as well, as an empty one: nothing that it holds could be found.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -12,8 +13,8 @@ use std::path::{Path, PathBuf};
 use ckpt_trace::sys;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    Access, AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, accessat, chmodat, chownat,
-    fstat, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
+    Access, AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, accessat, chmodat,
+    chownat, fstat, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -108,7 +109,9 @@ impl Making<'_> {
             for (name, child) in &node.below {
                 self.make_place(None, directory, name, child).map_err(adding)?;
             }
-        } else if !node.below.iter().all(|(name, child)| self.has_place(directory, name, child)) {
+        } else if !self.may_search(directory)
+            || !node.below.iter().all(|(name, child)| self.has_place(directory, name, child))
+        {
             made = Some(self.open(node, directory, path).map_err(adding)?);
         }
         let shown_in = made.as_ref().unwrap_or(directory);
@@ -120,12 +123,27 @@ impl Making<'_> {
                 None => open_path(shown_in, name),
             };
             let place = place.map_err(|error| failed("show something at", &path, error))?;
-            if !child.below.is_empty() {
+            if !child.below.is_empty() || child.shows.is_none() {
                 self.fit(child, &place, &path)?;
             }
         }
         // Last: there may be more of it than mounts can be made.
         made.map_or(Ok(()), |made| self.keep_rest(node, directory, &made, path).map_err(adding))
+    }
+
+    /// Whether the user may search a directory. Our own that forbid it are not searched either, though we could here: the
+    /// program's files are opened from outside of its namespaces.
+    fn may_search(&self, directory: &OwnedFd) -> bool {
+        match self.owner {
+            Owner::Ourselves => {
+                let is_forbidden =
+                    |stat: Stat| stat.st_uid == geteuid().as_raw() && stat.st_mode & Mode::XUSR.as_raw_mode() == 0;
+                accessat(directory, ".", Access::EXEC_OK, AtFlags::EACCESS).is_ok()
+                    && !fstat(directory).is_ok_and(is_forbidden)
+            }
+            // Root makes it, who may search all.
+            Owner::Of(..) => true,
+        }
     }
 
     /// Whether what belongs there can be mounted over what is there: a directory over a directory, anything else over
@@ -156,7 +174,13 @@ impl Making<'_> {
 
     /// Shows in a directory in memory all else that the original holds, and makes it look like the original.
     fn keep_rest(&mut self, node: &Node, original: &OwnedFd, made: &OwnedFd, path: &Path) -> Result<(), Errno> {
-        for (name, kind) in self.entries(original, path) {
+        let entries = if self.may_search(original) {
+            self.entries(original, path)
+        } else {
+            self.hidden.push(path.join("*"));
+            Vec::new()
+        };
+        for (name, kind) in entries {
             if node.below.contains_key(&name) {
                 continue;
             }
@@ -249,9 +273,15 @@ impl Making<'_> {
                 let may = |access: Access, bit: u32| {
                     if accessat(original, ".", access, AtFlags::EACCESS).is_ok() { bit } else { 0 }
                 };
-                let ours = may(Access::READ_OK, 4) | may(Access::WRITE_OK, 2) | may(Access::EXEC_OK, 1);
+                let is_closed = !self.may_search(original);
+                let ours = if is_closed {
+                    // As one that is missing: the program's own.
+                    7
+                } else {
+                    may(Access::READ_OK, 4) | may(Access::WRITE_OK, 2) | may(Access::EXEC_OK, 1)
+                };
                 let is_ours = stat.st_uid == geteuid().as_raw();
-                let mode = if is_ours { mode } else { mode & !0o700 | ours << 6 };
+                let mode = if is_ours && !is_closed { mode } else { mode & !0o700 | ours << 6 };
                 chmodat(made, ".", Mode::from_raw_mode(mode), AtFlags::empty())?;
                 ours & 2 != 0
             }

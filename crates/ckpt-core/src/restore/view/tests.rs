@@ -8,7 +8,7 @@ fn shown(path: &str, source: &str) -> Shown {
 
 fn view(all: &[(&str, &str)]) -> Result<View, String> {
     let all: Vec<Shown> = all.iter().map(|(path, source)| shown(path, source)).collect();
-    View::new(&all).map_err(|error| error.to_string())
+    View::new(&all, []).map_err(|error| error.to_string())
 }
 
 #[test]
