@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -41,6 +41,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("migrate::device", Whos::Both, device);
     suite.add("migrate::copying_goes_on", Whos::User, copying_goes_on);
     suite.add("migrate::what_has_grown", Whos::User, what_has_grown);
+    suite.add("migrate::thousands_of_files", Whos::User, thousands_of_files);
     suite.add("migrate::no_room_for_files", Whos::User, no_room_for_files);
     suite.add("migrate::saved_before_each_move", Whos::User, saved_before_each_move);
     suite.add("migrate::cancelled_while_memory_is_sent", Whos::User, cancelled_while_memory_is_sent);
@@ -464,6 +465,34 @@ fn what_has_grown(case: &Case) -> Result<()> {
         ensure!(end == LARGE + 4096 * u64::try_from(transcript.lines.len())?, "{end}, {}", transcript.lines.len());
     }
     Ok(())
+}
+
+/// They are put in place before the freeze, also where as many have just been removed.
+fn thousands_of_files(case: &Case) -> Result<()> {
+    const COUNT: usize = 4000;
+    let network = Network::make(case)?;
+    let many = case.make_dir(&format!("{JOB}/many"))?;
+    for number in 0..COUNT {
+        case.write(format!("{JOB}/many/{number}"), number.to_string())?;
+    }
+    let journey = Journey::start(case, &network, ("traveller", &[]))?;
+    for host in ["alpha", "local", "alpha"] {
+        let report = journey.migrate(host)?;
+        let parts: Vec<(String, f64)> = serde_json::from_value(report["parts"].clone())?;
+        let building = parts.iter().find(|(name, _)| name == "finish building").context("no such part")?.1;
+        case.note(&format!("built on {host} in {building} s"));
+        ensure!(building < 1.0, "it was frozen for {building} s while files were put in place: {report}");
+        let seen = below(journey.copies().0[0].pid, &many);
+        for number in 0..COUNT {
+            ensure!(fs::read_to_string(seen.join(number.to_string()))? == number.to_string(), "{number} on {host}");
+        }
+    }
+    journey.end("quit 0\n", Ending::Exited(0)).map(drop)
+}
+
+/// A path as a process sees it.
+fn below(pid: i32, path: &Path) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/root{}", path.display()))
 }
 
 /// The disk there has room for ckptctl, and none for the program's files.

@@ -208,6 +208,14 @@ pub enum Request {
     Save,
 
     // Of the destination of a move.
+    /// Put these files, as far as their contents are here, where the program that comes is to find them: it does not wait for
+    /// that then → [`Reply::Done`], also when nothing was done.
+    Place {
+        /// What it will have.
+        files: Vec<FileEntry>,
+        /// What to do about files.
+        policy: FilesPolicy,
+    },
     /// Take a program whose image comes over the data channels → [`Reply::Ready`].
     Arrive(Box<Arriving>),
     /// Let it run → [`Reply::Running`].

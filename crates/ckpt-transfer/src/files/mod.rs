@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 pub use hashes::Hashes;
 pub use home::{Departed, bring_home, conflicts};
 pub use manifest::{Asked, manifest};
-pub use place::{Placed, lacking, modified, place};
+pub use place::{Placed, lacking, modified, place, place_ahead};
 
 use crate::store::StoreError;
 

@@ -1,7 +1,7 @@
 //! Files where a program arrives: which contents are lacking, and what is shown to it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -147,6 +147,29 @@ pub fn place(
     Ok(placed)
 }
 
+/// Puts in place what can be before the program is frozen, so that [`place`] finds it there. A file whose contents are not here
+/// is left out: the program writes to it.
+///
+/// # Errors
+/// As [`place`].
+pub fn place_ahead(
+    files: &[FileEntry],
+    policy: FilesPolicy,
+    store: &Store,
+    hashes: &mut Hashes,
+    directory: &Path,
+) -> Result<(), FilesError> {
+    let mut here = Vec::with_capacity(files.len());
+    for file in files {
+        let is_here = match &file.hash {
+            Some(hash) => store.find(hash)?.is_some() || is_same_here(file, hash, hashes),
+            None => true,
+        };
+        here.extend(is_here.then(|| file.clone()));
+    }
+    place(&here, policy, store, hashes, directory).map(drop)
+}
+
 /// An executable or a library: what is here already is taken, or shown from the store.
 fn place_code(
     file: &FileEntry,
@@ -200,7 +223,7 @@ fn put(file: &FileEntry, store: &Store, hashes: &mut Hashes, copy: &Path) -> Res
             set_times(copy, file)
         }
         (_, Some(hash), _) => {
-            let stat = fs::symlink_metadata(copy).ok().filter(fs::Metadata::is_file);
+            let stat = fs::symlink_metadata(copy).ok().filter(Metadata::is_file);
             let is_there =
                 stat.is_some_and(|stat| stat.len() == file.size) && hashes.of(copy).is_ok_and(|h| h == *hash);
             if !is_there {
@@ -212,9 +235,14 @@ fn put(file: &FileEntry, store: &Store, hashes: &mut Hashes, copy: &Path) -> Res
                 remove(copy)?;
                 copy_file(&source, copy)?;
             }
-            fs::set_permissions(copy, Permissions::from_mode(file.mode & 0o777)).map_err(writing())?;
-            set_times(copy, file)?;
-            hashes.learn(copy, hash);
+            let is_as_it_was =
+                |stat: Metadata| stat.mode() & 0o7777 == file.mode & 0o777 && modified(&stat) == file.modified;
+            // Its hash is remembered by its time of change, among others.
+            if !fs::symlink_metadata(copy).is_ok_and(is_as_it_was) {
+                fs::set_permissions(copy, Permissions::from_mode(file.mode & 0o777)).map_err(writing())?;
+                set_times(copy, file)?;
+                hashes.learn(copy, hash);
+            }
             Ok(())
         }
         _ => Err(gone(file)),
@@ -261,6 +289,6 @@ pub fn set_times(path: &Path, file: &FileEntry) -> Result<(), FilesError> {
 
 /// A file's time of modification, in nanoseconds since 1970.
 #[must_use]
-pub fn modified(stat: &fs::Metadata) -> i64 {
+pub fn modified(stat: &Metadata) -> i64 {
     stat.mtime() * 1_000_000_000 + stat.mtime_nsec()
 }

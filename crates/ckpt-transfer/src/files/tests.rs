@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 
 use ckpt_core::resource::files::FileKind;
 use ckpt_core::{Machine, Survey, SurveyedFile, Uses};
@@ -127,6 +127,38 @@ fn what_arrives_is_shown_as_it_was_and_follows_later_states() {
     assert_eq!(again.shown.len(), 2);
     assert!(!copy.join("sub/deep").exists());
     assert_eq!(fs::read_to_string(copy.join("out.txt")).unwrap(), "one\ntwo\n");
+}
+
+#[test]
+fn what_was_put_in_place_ahead_is_left_alone() {
+    let stage = Stage::new();
+    let (old, store, job) = (stage.path("work/in.txt"), stage.store(), stage.path("job"));
+    let settled = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(86400);
+    fs::File::open(&old).unwrap().set_modified(settled).unwrap();
+    let before = stage.manifest();
+    stage.send(&before, true);
+    // What it writes to changes before it is frozen: that is not here yet.
+    fs::write(stage.path("work/out.txt"), "one\ntwo\n").unwrap();
+    let after = stage.manifest();
+    fs::rename(stage.path("work"), stage.path("moved")).unwrap();
+    let mut hashes = Hashes::default();
+    let work = below(&job, &stage.path("work"));
+    place_ahead(&after, FilesPolicy::Carry, &store, &mut hashes, &job).unwrap();
+    assert!(!work.join("out.txt").exists());
+    let changed = |name: &str| {
+        let stat = fs::symlink_metadata(work.join(name)).unwrap();
+        (stat.ino(), stat.ctime(), stat.ctime_nsec())
+    };
+    let was = changed("in.txt");
+
+    store.keep(&stage.path("moved/out.txt"), &blake3::hash(b"one\ntwo\n").to_hex()).unwrap();
+    place(&after, FilesPolicy::Carry, &store, &mut hashes, &job).unwrap();
+    assert_eq!(fs::read_to_string(work.join("out.txt")).unwrap(), "one\ntwo\n");
+    assert_eq!(changed("in.txt"), was, "it was made once");
+    // It is what it must be, whatever became of it meanwhile.
+    fs::write(work.join("in.txt"), "INPUT").unwrap();
+    place(&after, FilesPolicy::Carry, &store, &mut hashes, &job).unwrap();
+    assert_eq!(fs::read_to_string(work.join("in.txt")).unwrap(), "input");
 }
 
 impl Stage {

@@ -1,5 +1,8 @@
 //! Files go from the source to the destination, through the mover.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use super::{Ends, Fault, Mover, Side};
 use crate::protocol::{FileEntry, FileRole, FilesPolicy, Reply, Request, Target};
 use crate::wire::MOST_BODY;
@@ -9,6 +12,11 @@ const MOST_AHEAD: u64 = 64 << 20;
 
 /// A file that was smaller is sent again as a whole.
 const WORTH_IT: u64 = 64 << 10;
+
+/// Files by their paths.
+pub(super) fn by_path(files: &[FileEntry]) -> BTreeMap<&Path, &FileEntry> {
+    files.iter().map(|file| (file.path.as_path(), file)).collect()
+}
 
 impl<E: Ends> Mover<'_, E> {
     /// Which of these contents the destination lacks.
@@ -26,13 +34,24 @@ impl<E: Ends> Mover<'_, E> {
         if self.plan.options.files != FilesPolicy::Carry {
             return Ok(());
         }
+        let before = by_path(before);
         for file in files {
-            let was = before.iter().find(|was| was.path == file.path && (WORTH_IT..file.size).contains(&was.size));
+            let was = before.get(file.path.as_path()).filter(|was| (WORTH_IT..file.size).contains(&was.size));
             let (Some(hash), Some(from)) = (&file.hash, was.and_then(|was| was.hash.as_ref())) else { continue };
             self.say(Side::Destination, &Request::Grown { hash: hash.clone(), from: from.clone() });
             self.expect(Side::Destination, None, |reply| if reply == Reply::Done { Ok(()) } else { Err(reply) })?;
         }
         Ok(())
+    }
+
+    /// Has the destination put in place what it has of these files. What changes until the freeze it puts there again.
+    pub(super) fn place(&mut self, files: &[FileEntry]) -> Result<(), Fault> {
+        let policy = self.plan.options.files;
+        if policy != FilesPolicy::Carry {
+            return Ok(());
+        }
+        self.say(Side::Destination, &Request::Place { files: files.to_vec(), policy });
+        self.expect(Side::Destination, None, |reply| if reply == Reply::Done { Ok(()) } else { Err(reply) })
     }
 
     /// Copies contents from the source into the destination's store: index into `files`, and how many bytes are there. As long

@@ -18,6 +18,7 @@ use ckpt_core::Class;
 use ckpt_core::resource::bytes::Bytes;
 
 use checks::checks;
+use copy::by_path;
 pub use settle::{ABANDONED, place};
 
 use crate::protocol::{
@@ -282,7 +283,8 @@ pub fn survey<'a, E: Ends>(ends: &'a mut E, plan: &'a Plan) -> Result<Surveyed<'
 }
 
 impl<'a, E: Ends> Surveyed<'a, E> {
-    /// Saves the program if that is wanted, sends the files that the destination lacks, and connects the data channels.
+    /// Saves the program if that is wanted, sends the files that the destination lacks, has them put in place there, and
+    /// connects the data channels.
     ///
     /// # Errors
     /// [`Broken`]: the program runs on where it is.
@@ -290,7 +292,8 @@ impl<'a, E: Ends> Surveyed<'a, E> {
         let lacking = std::mem::take(&mut self.lacking);
         let saved = self.mover.ends.save().map_err(|failed| Fault::Failed(Side::Source, failed));
         let copied = saved.and_then(|()| self.mover.copy(&self.survey.files, &lacking, false));
-        let prepared = copied.and_then(|()| {
+        let placed = copied.and_then(|()| self.mover.place(&self.survey.files));
+        let prepared = placed.and_then(|()| {
             let opened = self.mover.ends.open_channels(&self.mover.plan.txn);
             opened.map_err(|failed| Fault::Failed(Side::Destination, failed))
         });
@@ -360,7 +363,8 @@ impl<'a, E: Ends> Frozen<'a, E> {
 
     fn try_build(&mut self) -> Result<(Vec<String>, u64, u64), Fault> {
         let plan = self.mover.plan;
-        let is_known = |file: &FileEntry| self.known.iter().any(|known| known == file);
+        let known = by_path(&self.known);
+        let is_known = |file: &FileEntry| known.get(file.path.as_path()).is_some_and(|known| *known == file);
         let changed: Vec<FileEntry> = self.files.iter().filter(|file| !is_known(file)).cloned().collect();
         if !changed.is_empty() {
             self.mover.tell_grown(&changed, &self.known)?;

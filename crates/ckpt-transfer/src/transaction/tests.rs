@@ -263,6 +263,10 @@ impl World {
                 vec![Reply::Lacking { files: if files.is_empty() { Vec::new() } else { vec![(0, 0)] } }]
             }
             (Side::Destination, Request::Grown { .. }) => vec![Reply::Done],
+            (Side::Destination, Request::Place { .. }) => {
+                assert_eq!(self.source, Source::Runs, "it would wait for it");
+                vec![Reply::Done]
+            }
             (Side::Destination, Request::Put { size, .. }) => {
                 self.put = Some(*size);
                 self.got.clear();

@@ -52,6 +52,16 @@ pub fn start(supervisor: &Arc<Supervisor>, arriving: Arriving, writer: Writer) -
     Ok(())
 }
 
+/// Puts files in place for a program that will come as a guest. At home they are the user's own, and wait for the program.
+pub fn place_ahead(supervisor: &Supervisor, files: &[FileEntry], policy: FilesPolicy) -> anyhow::Result<()> {
+    if !matches!(supervisor.state().place, Place::Nowhere) {
+        return Ok(());
+    }
+    let store = Store::open()?;
+    let directory = supervisor.directory.join(FILES);
+    Ok(files::place_ahead(files, policy, &store, &mut Hashes::load(&store), &directory)?)
+}
+
 impl Supervisor {
     /// Lets the program go that was built here.
     pub fn let_go(&self, writer: Writer) -> anyhow::Result<()> {

@@ -186,6 +186,10 @@ impl Connection {
             Request::Lacking { .. } | Request::Grown { .. } | Request::Put { .. } | Request::Read { .. } => {
                 self.serve_files(request)?;
             }
+            Request::Place { files, policy } => {
+                arrive::place_ahead(&self.supervisor, &files, policy)?;
+                self.writer.send(&Reply::Done, &[])?;
+            }
             Request::Survey { policy, with, tcp_close } => {
                 let survey = depart::survey(&self.supervisor, policy, &with, tcp_close)?;
                 self.writer.send(&Reply::Survey(Box::new(survey)), &[])?;
