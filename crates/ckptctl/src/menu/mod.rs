@@ -40,6 +40,8 @@ use crate::config::Config;
 /// The time between two drawings, at least.
 const FRAME: Duration = Duration::from_millis(16);
 
+const UNDRAWABLE: &str = "the terminal cannot be drawn on";
+
 /// How much may wait to be taken in; who has more waits himself.
 const WAITING: usize = 64;
 
@@ -107,13 +109,15 @@ fn show(terminal: &mut ratatui::DefaultTerminal, model: &mut Model) -> anyhow::R
     worker.begin()?;
     let size = terminal.size().context("the terminal's size is not known")?;
     model.size = (size.width, size.height);
+    // Whoever started the menu may have used the same screen.
+    terminal.clear().context(UNDRAWABLE)?;
     let mut drawn: Option<Instant> = None;
     let mut is_changed = true;
     loop {
         // Nothing is drawn when nothing changed, and at most sixty times a second when much does.
         let next = drawn.map_or(Duration::ZERO, |drawn| FRAME.saturating_sub(drawn.elapsed()));
         if is_changed && next.is_zero() {
-            terminal.draw(|frame| view::draw(model, frame)).context("the terminal cannot be drawn on")?;
+            terminal.draw(|frame| view::draw(model, frame)).context(UNDRAWABLE)?;
             (drawn, is_changed) = (Some(Instant::now()), false);
         }
         let received = if is_changed {
@@ -133,7 +137,7 @@ fn show(terminal: &mut ratatui::DefaultTerminal, model: &mut Model) -> anyhow::R
                     Effect::Quit => return Ok(()),
                     Effect::Redraw => {
                         switch_on(true)?;
-                        terminal.clear().context("the terminal cannot be drawn on")?;
+                        terminal.clear().context(UNDRAWABLE)?;
                     }
                     effect => came.extend(worker.work(effect)),
                 }

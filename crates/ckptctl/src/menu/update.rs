@@ -17,6 +17,7 @@ use tui_input::Input;
 
 use super::effect::{Asker, Effect, Reason};
 use super::model::{Complaint, Field, FileRow, HostRow, Layer, Model, Screen};
+use super::view::layout;
 use crate::jobs::Schedule;
 
 pub use input::palette;
@@ -86,6 +87,9 @@ pub enum Shown {
 /// Takes something in; gives what is to be done.
 pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
     match msg {
+        Msg::Event(event @ (Event::Key(_) | Event::Paste(_) | Event::Mouse(_))) if layout::is_too_small(model) => {
+            input::on_unseen(model, &event)
+        }
         Msg::Event(Event::Key(key)) if key.kind != KeyEventKind::Release => input::on_key(model, key),
         Msg::Event(Event::Paste(text)) => input::on_paste(model, &text),
         Msg::Event(Event::Mouse(mouse)) => input::on_mouse(model, mouse),

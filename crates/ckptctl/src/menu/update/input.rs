@@ -1,16 +1,25 @@
 //! Keys, pastes, the mouse.
 
-use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, MouseEvent, MouseEventKind};
+use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, MouseEvent, MouseEventKind};
 use tui_input::Input;
 use tui_input::backend::crossterm::EventHandler;
 
 use super::commands::{act, ask_again, begin};
 use super::{job, moves, new};
 use crate::menu::effect::Effect;
-use crate::menu::keys::{Action, COMMANDS, Command, Key};
+use crate::menu::keys::{Action, COMMANDS, Command, Key, Place};
 use crate::menu::model::{Field, Layer, List, Model, Screen, Tab, matching};
 use crate::menu::typing;
 use crate::menu::view::layout;
+
+/// Where nothing can be seen, nothing is meant for what is there: the menu can be left, and that is all.
+pub fn on_unseen(model: &Model, event: &Event) -> Vec<Effect> {
+    let Event::Key(key) = event else { return Vec::new() };
+    match Key::of(*key).and_then(|key| model.keymap.action(key, Place::Jobs)) {
+        Some(Action::Quit) if key.kind != KeyEventKind::Release => vec![Effect::Quit],
+        _ => Vec::new(),
+    }
+}
 
 pub fn on_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
     if model.layers.is_empty()

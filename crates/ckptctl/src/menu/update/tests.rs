@@ -392,3 +392,25 @@ fn a_read_only_menu_types_nothing_and_a_removed_job_is_left() {
     assert_eq!(model.screen, Screen::Jobs);
     assert!(told(&model).contains("sim was removed"));
 }
+
+#[test]
+fn what_cannot_be_seen_is_not_done() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
+    update(&mut model, Msg::Event(Event::Resize(50, 12)));
+    assert_eq!(press(&mut model, "csy\n?n"), []);
+    assert!(model.layers.is_empty() && model.screen == Screen::Jobs);
+    assert_eq!(press(&mut model, "q"), [Effect::Quit]);
+    let control = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+    assert_eq!(update(&mut model, Msg::Event(Event::Key(control))), [Effect::Quit]);
+    update(&mut model, Msg::Event(Event::Resize(60, 16)));
+    assert_eq!(verbs(&press(&mut model, "c")), ["checkpoint sim"]);
+    // Not even into a program.
+    press(&mut model, "\n");
+    let number = model.attachments;
+    update(&mut model, Msg::Terminal(number, Shown::Attached(true)));
+    press(&mut model, "t");
+    update(&mut model, Msg::Event(Event::Resize(20, 5)));
+    assert_eq!(press(&mut model, "x"), []);
+    assert_eq!(update(&mut model, Msg::Event(Event::Paste("rm".to_owned()))), []);
+}

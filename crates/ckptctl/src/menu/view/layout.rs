@@ -5,6 +5,14 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use crate::menu::model::{Model, Screen, Tab};
 use crate::text;
 
+/// The smallest terminal in which the menu is of use.
+pub const SMALLEST: (u16, u16) = (60, 16);
+
+/// Whether nothing but that is said.
+pub fn is_too_small(model: &Model) -> bool {
+    model.size.0 < SMALLEST.0 || model.size.1 < SMALLEST.1
+}
+
 /// The parts of the screen.
 pub struct Parts {
     /// The name of the program and the screens.

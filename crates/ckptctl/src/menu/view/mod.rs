@@ -12,24 +12,21 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Clear, Paragraph};
+use ratatui::widgets::{Clear, Paragraph, Wrap};
 
 use super::keys::{Action, COMMANDS, Command, Place};
 use super::model::{FileKind, Layer, List, Model, Move, Named, Screen};
 use crate::text;
 
-/// The smallest terminal in which the menu is of use.
-const SMALLEST: (u16, u16) = (60, 16);
-
 /// Draws everything.
 pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     let parts = layout::parts(model);
-    if model.size.0 < SMALLEST.0 || model.size.1 < SMALLEST.1 {
-        let told = format!(
-            "This terminal is {} x {}; the menu needs {} x {}.",
-            model.size.0, model.size.1, SMALLEST.0, SMALLEST.1
-        );
-        frame.render_widget(Paragraph::new(told), frame.area());
+    if layout::is_too_small(model) {
+        let ((columns, rows), (least_columns, least_rows)) = (model.size, layout::SMALLEST);
+        let left = model.keymap.hint(Action::Quit, "leaves it").unwrap_or_default();
+        let told =
+            format!("This terminal is {columns} x {rows}; the menu needs {least_columns} x {least_rows}. {left}");
+        frame.render_widget(Paragraph::new(told).wrap(Wrap { trim: true }), frame.area());
         return;
     }
     header(model, frame, parts.header);

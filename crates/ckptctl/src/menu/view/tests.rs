@@ -355,3 +355,11 @@ fn a_secret_is_not_shown() {
         assert!(!picture(&mut model, 80, 24).0.contains("secret"), "{name}");
     }
 }
+
+#[test]
+fn too_small_a_terminal_says_so_in_full() {
+    let mut model = model(Choice::None);
+    let (shown, _) = picture(&mut model, 20, 5);
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    assert_eq!(words.join(" "), "This terminal is 20 x 5; the menu needs 60 x 16. q leaves it");
+}
