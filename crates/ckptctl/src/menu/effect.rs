@@ -42,8 +42,8 @@ pub enum Effect {
     Attach {
         /// The job.
         job: String,
-        /// The size of its pane.
-        size: WindowSize,
+        /// The size that its terminal gets; `None`: it stays as it is.
+        size: Option<WindowSize>,
         /// Which attachment this is: what an earlier one still says is not about this job.
         number: u64,
     },

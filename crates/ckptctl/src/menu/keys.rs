@@ -47,6 +47,32 @@ pub enum Action {
     Log,
 }
 
+impl Action {
+    /// Whether it changes something outside the menu: what `--read-only` refuses.
+    pub fn is_act(self) -> bool {
+        use Action::{
+            AddHost, Branch, Command, EditHost, Migrate, Remove, Restore, Run, Save, Schedule, Stop, Test, TestAll,
+            Type,
+        };
+        matches!(
+            self,
+            Type | Run
+                | Command
+                | Save
+                | Schedule
+                | Migrate
+                | Restore
+                | Branch
+                | Stop
+                | Remove
+                | Test
+                | TestAll
+                | AddHost
+                | EditHost
+        )
+    }
+}
+
 /// Where a command can be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {

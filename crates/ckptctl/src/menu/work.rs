@@ -196,7 +196,7 @@ impl Worker {
         say(self.attached.as_mut(), request, body)
     }
 
-    fn attach(&mut self, job: String, size: WindowSize, number: u64) -> anyhow::Result<()> {
+    fn attach(&mut self, job: String, size: Option<WindowSize>, number: u64) -> anyhow::Result<()> {
         hang_up(self.attached.take());
         let sender = self.sender.clone();
         let tell = move |shown| sender.send(Msg::Terminal(number, shown)).is_ok();
@@ -206,7 +206,7 @@ impl Worker {
                 tell(Shown::Output(printed(&job).unwrap_or_else(|error| failure::line(&error).into_bytes())));
             });
         };
-        wire::send(&mut stream, &Request::Attach { from: None, follow: true, size: Some(size) }, &[])?;
+        wire::send(&mut stream, &Request::Attach { from: None, follow: true, size }, &[])?;
         let mut reading = stream.try_clone().context("the connection to the job cannot be shared")?;
         self.attached = Some(stream);
         spawn("attach", move || {

@@ -51,6 +51,7 @@ pub fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         Action::Flags => ask(model, Field::Flags),
         Action::Environment => ask(model, Field::Environment),
         Action::Directory => ask(model, Field::Directory),
+        Action::Command if refuses(model, "ckptctl run --detach -- PROGRAM") => Vec::new(),
         Action::Command => ask(model, Field::Command),
         Action::Save => on_job(model, is_living, |name| Effect::Save { job: name.to_owned() }),
         Action::Schedule => schedule(model),
@@ -132,6 +133,9 @@ fn confirm(
         Ok(name) => {
             let (words, reason) = effect(&name);
             let effect = Effect::Verb { words, reason, directory: None, environment: Vec::new() };
+            if model.read_only {
+                return begin(model, effect);
+            }
             let question = format!("{verb} {name}?");
             model.layers.push(Layer::Confirm { question, detail: detail.to_owned(), is_yes: false, effect });
         }
@@ -166,8 +170,7 @@ pub fn begin(model: &mut Model, effect: Effect) -> Vec<Effect> {
     let verb = verb.iter().filter(|word| *word != "--json").map(|word| text::quoted(word));
     let shown: Vec<String> = variables.chain(std::iter::once("ckptctl".to_owned())).chain(verb).collect();
     let shown = format!("{shown_in}{}", shown.join(" "));
-    if model.read_only {
-        model.tell(format!("this menu is read-only; the verb would be: {shown}"), false);
+    if refuses(model, &shown) {
         return Vec::new();
     }
     if let Some(reason) = reason {
@@ -179,6 +182,14 @@ pub fn begin(model: &mut Model, effect: Effect) -> Vec<Effect> {
     }
     model.note(shown, false);
     vec![effect]
+}
+
+/// Whether this is a menu that only looks; then it is said which verb would do it.
+pub fn refuses(model: &mut Model, verb: &str) -> bool {
+    if model.read_only {
+        model.tell(format!("this menu is read-only; the verb would be: {verb}"), false);
+    }
+    model.read_only
 }
 
 /// Gives up what was begun last.
@@ -227,6 +238,7 @@ pub fn ask_again(model: &mut Model) {
 
 fn schedule(model: &mut Model) -> Vec<Effect> {
     match current(model, is_living) {
+        Ok(job) if refuses(model, &format!("ckptctl schedule {} --every 10m", text::quoted(&job))) => Vec::new(),
         Ok(job) => vec![Effect::Schedule { job }],
         Err(why) => {
             model.tell(why, false);

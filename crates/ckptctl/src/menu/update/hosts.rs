@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use super::commands::ask_options;
+use super::commands::{ask_options, begin, refuses};
 use super::moves::where_is;
 use crate::menu::effect::{Effect, Reason};
 use crate::menu::model::{HostRow, HostState, Layer, Model};
+use crate::text;
 
 /// What an entry can say, as the dialog tells it.
 const OPTIONS: &str = "--key FILE, --jump HOST, --directory DIRECTORY, --compression none|lz4|zstd, --sessions N, --rate 50MB, --memory 8GiB, --accept-new";
@@ -39,11 +40,18 @@ pub fn on_hosts(model: &mut Model, result: Result<Vec<HostRow>, String>) -> Vec<
 /// Tries the chosen host.
 pub fn test(model: &mut Model) -> Vec<Effect> {
     let chosen = model.hosts.chosen().map(|row| row.name.clone());
+    // A login can note a key, and what is found out there may need a copy of this program there.
+    if refuses(model, &format!("ckptctl hosts test {}", text::quoted(chosen.as_deref().unwrap_or_default()))) {
+        return Vec::new();
+    }
     try_these(model, chosen.into_iter().collect())
 }
 
 /// Tries all that are shown.
 pub fn test_all(model: &mut Model) -> Vec<Effect> {
+    if refuses(model, "ckptctl hosts test") {
+        return Vec::new();
+    }
     let shown = model.hosts.shown().iter().map(|row| row.name.clone()).collect();
     try_these(model, shown)
 }
@@ -90,6 +98,9 @@ pub fn on_tried(model: &mut Model, host: &str, found: &Value) -> Vec<Effect> {
 
 /// Asks for a new host.
 pub fn add(model: &mut Model) -> Vec<Effect> {
+    if refuses(model, "ckptctl hosts add NAME ADDRESS") {
+        return Vec::new();
+    }
     let title = format!("A new host: NAME [USER@]ADDRESS[:PORT], and if needed {OPTIONS}");
     ask_options(model, &title, &["hosts", "add"], "", Reason::Hosts)
 }
@@ -97,6 +108,9 @@ pub fn add(model: &mut Model) -> Vec<Effect> {
 /// Asks for what is to be changed of the chosen host.
 pub fn edit(model: &mut Model) -> Vec<Effect> {
     let Some((name, address)) = changeable(model) else { return Vec::new() };
+    if refuses(model, &format!("ckptctl hosts edit {} --address {}", text::quoted(&name), text::quoted(&address))) {
+        return Vec::new();
+    }
     let title = format!("Change {name}: --address [USER@]ADDRESS[:PORT], {OPTIONS}, --unset SETTING");
     ask_options(model, &title, &["hosts", "edit", &name], &format!("--address {address}"), Reason::Hosts)
 }
@@ -106,6 +120,9 @@ pub fn remove(model: &mut Model) -> Vec<Effect> {
     let Some((name, _)) = changeable(model) else { return Vec::new() };
     let words = ["hosts", "remove", &name].map(str::to_owned).to_vec();
     let effect = Effect::Verb { words, reason: Reason::Hosts, directory: None, environment: Vec::new() };
+    if model.read_only {
+        return begin(model, effect);
+    }
     let detail = "Its entry in the hosts file is deleted. Jobs that are there stay there.".to_owned();
     let question = format!("Remove the host {name}?");
     model.layers.push(Layer::Confirm { question, detail, is_yes: false, effect });

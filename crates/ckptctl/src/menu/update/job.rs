@@ -42,7 +42,7 @@ pub fn attach(model: &mut Model) -> Effect {
         job.attachment = number;
         job.name.clone()
     });
-    Effect::Attach { job: job.unwrap_or_default(), size, number }
+    Effect::Attach { job: job.unwrap_or_default(), size: (!model.read_only).then_some(size), number }
 }
 
 /// Something came from the open job's terminal.
@@ -120,7 +120,8 @@ pub fn resized(model: &mut Model) -> Vec<Effect> {
     if model.screen != Screen::Job || model.job.is_none() {
         return Vec::new();
     }
-    vec![Effect::Resize(pane_size(model))]
+    let size = pane_size(model);
+    if model.read_only { Vec::new() } else { vec![Effect::Resize(size)] }
 }
 
 pub fn type_into(model: &mut Model) -> Vec<Effect> {

@@ -4,7 +4,7 @@ use ckpt_transfer::protocol::MoveReport;
 use ckpt_transfer::transaction::place;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
-use super::commands::{begin, current, is_living};
+use super::commands::{begin, current, is_living, refuses};
 use super::count;
 use super::job::{correct, open_job};
 use crate::menu::effect::{Asker, Effect};
@@ -14,6 +14,7 @@ use crate::text;
 
 pub fn choose_host(model: &mut Model) -> Vec<Effect> {
     match current(model, is_living) {
+        Ok(job) if refuses(model, &format!("ckptctl migrate {} HOST", text::quoted(&job))) => Vec::new(),
         // What is being moved is shown again.
         Ok(job) if moving(model, &job).is_some() => {
             model.layers.push(Layer::Move { job });

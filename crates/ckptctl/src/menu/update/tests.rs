@@ -141,7 +141,7 @@ fn a_read_only_menu_only_looks() {
     update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
     assert_eq!(press(&mut model, "c"), []);
     assert!(told(&model).contains("ckptctl checkpoint sim"), "{}", told(&model));
-    assert_eq!(press(&mut model, "sy\n"), []);
+    assert_eq!(press(&mut model, "sy"), []);
     assert!(!verbs(&press(&mut model, "\n")).is_empty(), "the history is read");
 }
 
@@ -413,4 +413,33 @@ fn what_cannot_be_seen_is_not_done() {
     update(&mut model, Msg::Event(Event::Resize(20, 5)));
     assert_eq!(press(&mut model, "x"), []);
     assert_eq!(update(&mut model, Msg::Event(Event::Paste("rm".to_owned()))), []);
+}
+
+#[test]
+fn a_read_only_menu_refuses_before_it_asks_and_leaves_terminals_as_they_are() {
+    let mut model = model();
+    model.read_only = true;
+    update(&mut model, Msg::Jobs(vec![job("sim", JobState::Running)]));
+    for (key, verb) in [("s", "stop sim"), ("m", "migrate sim HOST"), ("a", "schedule sim --every 10m")] {
+        assert_eq!(press(&mut model, key), []);
+        assert!(model.layers.is_empty() && told(&model).ends_with(&format!("ckptctl {verb}")), "{}", told(&model));
+    }
+    let opened = press(&mut model, "\n");
+    assert!(matches!(opened[0], Effect::Attach { size: None, .. }), "{opened:?}");
+    assert_eq!(update(&mut model, Msg::Event(Event::Resize(90, 30))), []);
+    press(&mut model, "h");
+    update(&mut model, Msg::Hosts(Ok(vec![HostRow::new("nodeb", "ada@nodeb:22")])));
+    for (key, verb) in [
+        ("t", "hosts test nodeb"),
+        ("\n", "hosts test nodeb"),
+        ("T", "hosts test"),
+        ("a", "hosts add NAME ADDRESS"),
+        ("e", "hosts edit nodeb --address ada@nodeb:22"),
+        ("D", "hosts remove nodeb"),
+    ] {
+        assert_eq!(press(&mut model, key), []);
+        assert!(model.layers.is_empty() && told(&model).ends_with(&format!("ckptctl {verb}")), "{}", told(&model));
+    }
+    press(&mut model, "n!");
+    assert!(model.layers.is_empty() && told(&model).contains("ckptctl run"), "{}", told(&model));
 }

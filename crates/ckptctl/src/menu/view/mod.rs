@@ -165,8 +165,7 @@ fn is_for_now(model: &Model, action: Action) -> bool {
     match (action, model.current_job().map(is_over)) {
         (Action::Type | Action::Save | Action::Migrate | Action::Schedule | Action::Stop, Some(true))
         | (Action::Restore | Action::Remove, Some(false)) => false,
-        (Action::Type | Action::Run, _) => !model.read_only,
-        _ => true,
+        _ => !(model.read_only && action.is_act()),
     }
 }
 
@@ -177,6 +176,7 @@ fn what_opens(model: &Model) -> &'static str {
         Place::Job | Place::Hosts => "",
         Place::Choose => "move it there",
         Place::New => match model.new.files.chosen().map(|row| row.kind) {
+            Some(FileKind::Source | FileKind::Program) if model.read_only => "",
             Some(FileKind::Source) => "build",
             Some(FileKind::Program) => "choose",
             _ => "open",

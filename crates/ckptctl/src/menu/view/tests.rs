@@ -363,3 +363,16 @@ fn too_small_a_terminal_says_so_in_full() {
     let words: Vec<&str> = shown.split_whitespace().collect();
     assert_eq!(words.join(" "), "This terminal is 20 x 5; the menu needs 60 x 16. q leaves it");
 }
+
+#[test]
+fn what_is_refused_is_not_offered() {
+    for (name, mut model) in screens(Choice::None) {
+        model.read_only = true;
+        let (shown, _) = picture(&mut model, 160, 30);
+        let footer = shown.lines().last().unwrap_or_default();
+        for offer in ["c save", "m move", "a automatic", "s stop", "t test", "a add", "r run", "t type", "Enter build"]
+        {
+            assert!(!footer.contains(offer), "{name}: {footer}");
+        }
+    }
+}
