@@ -152,6 +152,20 @@ pub enum Asker {
 }
 
 impl Reason {
+    /// The job that it is about.
+    pub fn job(&self) -> Option<&str> {
+        match self {
+            Self::Save { job }
+            | Self::Restore { job }
+            | Self::Branch { job }
+            | Self::Stop { job }
+            | Self::Remove { job }
+            | Self::History { job }
+            | Self::Schedule { job } => Some(job),
+            Self::Build | Self::Run | Self::Hosts => None,
+        }
+    }
+
     /// Whether it changes something: these are shown in the log pane, and refused by `--read-only`.
     pub fn is_act(&self) -> bool {
         !matches!(self, Self::History { .. })

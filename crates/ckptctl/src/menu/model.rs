@@ -547,6 +547,24 @@ impl Model {
         }
     }
 
+    /// The name of that job; also of one that was just started, which the list will know in a moment.
+    pub fn current_name(&self) -> Option<&str> {
+        match (self.screen, &self.job) {
+            (Screen::Job, Some(open)) => Some(&open.name),
+            _ => self.current_job().map(|job| job.name.as_str()),
+        }
+    }
+
+    /// Whether an act is about what is shown: the current job, or what is made on this screen.
+    pub fn is_about_this(&self, act: &Running) -> bool {
+        match (self.screen, act.reason.job()) {
+            (Screen::Jobs | Screen::Job, Some(job)) => self.current_name() == Some(job),
+            (Screen::Hosts, None) => act.reason == Reason::Hosts,
+            (Screen::New, None) => act.reason != Reason::Hosts,
+            _ => false,
+        }
+    }
+
     /// Tells something, in the line above the footer; what went wrong stays in the log pane.
     pub fn tell(&mut self, text: impl Into<String>, is_error: bool) {
         let text = text::plain(&text.into());

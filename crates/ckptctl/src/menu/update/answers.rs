@@ -27,11 +27,17 @@ pub fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>)
     if result.is_ok() && matches!(reason, Reason::Hosts | Reason::Schedule { .. }) {
         model.options = None;
     }
-    if let Some(act) = act.filter(|act| act.is_cancelled && result.is_err()) {
-        model.tell(format!("given up: {}", act.words), false);
-        return Vec::new();
-    }
+    let given_up = act.filter(|act| act.is_cancelled);
     match (reason, result) {
+        // What was asked for is no error.
+        (Reason::Save { job }, Err(error)) if given_up.is_some() => {
+            model.tell(format!("{job}: {error}"), !error.contains("cancelled"));
+            Vec::new()
+        }
+        (_, Err(_)) if let Some(act) = &given_up => {
+            model.tell(format!("given up: {}", act.words), false);
+            Vec::new()
+        }
         (Reason::History { job }, result) => {
             let Some(open) = model.job.as_mut().filter(|open| open.name == *job) else { return Vec::new() };
             match result.and_then(|value| History::deserialize(value).map_err(|error| error.to_string())) {

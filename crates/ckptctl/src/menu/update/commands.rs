@@ -192,18 +192,24 @@ pub fn refuses(model: &mut Model, verb: &str) -> bool {
     model.read_only
 }
 
-/// Gives up what was begun last.
+/// Gives up what is under way for the current job, or for what is made on this screen.
 fn cancel(model: &mut Model) -> Vec<Effect> {
-    if let Some(act) = model.acts.iter_mut().rev().find(|act| !act.is_cancelled) {
+    let at = model.acts.iter().rposition(|act| !act.is_cancelled && model.is_about_this(act));
+    if let Some(act) = at.and_then(|at| model.acts.get_mut(at)) {
         act.is_cancelled = true;
         return vec![Effect::Cancel(act.reason.clone())];
     }
-    let moving = model.moves.iter().rev().find(|current| current.result.is_none() && !current.is_cancelled);
-    let Some(job) = moving.map(|current| current.job.clone()) else {
-        model.tell("nothing is under way", false);
-        return Vec::new();
-    };
-    moves::give_up(model, &job)
+    let job = model.current_name().map(str::to_owned);
+    if let Some(job) = job.as_ref().filter(|job| model.moves.iter().any(|current| current.is_going_on(job))) {
+        return moves::give_up(model, job);
+    }
+    if model.acts.iter().any(|act| model.is_about_this(act)) {
+        model.tell("it is being given up already", false);
+    } else {
+        let whose = job.map(|job| format!(" for {job}")).unwrap_or_default();
+        model.tell(format!("nothing is under way{whose}"), false);
+    }
+    Vec::new()
 }
 
 fn ask(model: &mut Model, field: Field) -> Vec<Effect> {

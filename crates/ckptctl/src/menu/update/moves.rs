@@ -63,6 +63,16 @@ impl Move {
         Self { job, host, checks, progress, rate: 0.0, last, result, is_cancelled: false }
     }
 
+    /// Whether it ended in this way because the user has given it up.
+    pub fn is_given_up(&self, error: &str) -> bool {
+        self.is_cancelled && error.contains("cancelled")
+    }
+
+    /// Whether it is the move of this job, and not over yet.
+    pub fn is_going_on(&self, job: &str) -> bool {
+        self.job == job && self.result.is_none()
+    }
+
     /// Notes progress, and smooths the rate over about a second.
     pub fn advance(&mut self, (phase, done, total): (String, u64, u64), at: u64) {
         let is_same = self.progress.as_ref().is_some_and(|(old, ..)| *old == phase);
@@ -89,7 +99,10 @@ pub fn on_moved(model: &mut Model, job: &str, result: Result<Box<MoveReport>, St
             let downtime = text::took(std::time::Duration::from_secs_f64(report.downtime.max(0.0)));
             (format!("{} runs on {} now; it stood still for {downtime}", report.job, report.to), false)
         }
-        Err(error) => (error.clone(), true),
+        // What was asked for is no error.
+        Err(error) => {
+            (format!("{job}: {error}"), !moving(model, job).is_some_and(|current| current.is_given_up(error)))
+        }
     };
     // A question that nobody will answer any more.
     let asker = Asker::Move(job.to_owned());

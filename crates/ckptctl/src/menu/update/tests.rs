@@ -9,7 +9,7 @@ use super::moves::moving;
 use super::new::split;
 use super::*;
 use crate::menu::keys::Keymap;
-use crate::menu::model::{FileKind, HostState, Tab};
+use crate::menu::model::{FileKind, HostState, Notice, Tab};
 use crate::menu::theme::{Choice, Theme};
 use crate::menu::view::layout;
 
@@ -224,7 +224,8 @@ fn a_move_is_shown_to_its_end_and_can_be_given_up() {
     assert_eq!(press(&mut model, "x"), std::slice::from_ref(&given_up));
     assert_eq!(press(&mut model, "x"), []);
     update(&mut model, Msg::Moved("sim".to_owned(), Err("cancelled".to_owned())));
-    assert!(model.log.iter().any(|line| line.is_error && line.text == "cancelled"));
+    assert_eq!(told(&model), "sim: cancelled");
+    assert!(!model.log.iter().any(|line| line.is_error), "it was asked for");
     press(&mut model, "\x1b");
     assert!(model.layers.is_empty() && model.moves.is_empty());
     // Out of sight it can be given up as well, and leaves nothing behind.
@@ -290,7 +291,26 @@ fn what_is_under_way_can_be_given_up() {
     assert_eq!(press(&mut model, "x"), [Effect::Cancel(reason.clone())]);
     assert_eq!(press(&mut model, "x"), [], "it is being given up");
     update(&mut model, Msg::Did { reason, result: Err("cancelled".to_owned()) });
-    assert_eq!((model.acts.len(), told(&model)), (0, "given up: ckptctl checkpoint sim"));
+    assert_eq!((model.acts.len(), told(&model)), (0, "sim: cancelled"));
+}
+
+#[test]
+fn what_is_given_up_is_that_of_the_chosen_job() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("big", JobState::Running), job("small", JobState::Running)]));
+    let save = |job: &str| Reason::Save { job: job.to_owned() };
+    press(&mut model, "c");
+    model.jobs.selected = 1;
+    press(&mut model, "c");
+    model.jobs.selected = 0;
+    assert_eq!(press(&mut model, "x"), [Effect::Cancel(save("big"))]);
+    assert_eq!(press(&mut model, "x"), []);
+    assert_eq!(told(&model), "it is being given up already");
+    press(&mut model, "h");
+    assert_eq!(press(&mut model, "x"), [], "a host is no job");
+    // What went wrong by itself is an error all the same.
+    update(&mut model, Msg::Did { reason: save("big"), result: Err("the disk is full".to_owned()) });
+    assert_eq!(model.notice, Some(Notice { text: "big: the disk is full".to_owned(), is_error: true }));
 }
 
 #[test]

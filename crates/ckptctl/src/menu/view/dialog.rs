@@ -221,7 +221,8 @@ fn outcome<'a>(model: &Model, current: &'a Move) -> Vec<Line<'a>> {
             vec![Line::styled(given_up, theme.dim), Line::styled("Esc closes this; the move goes on.", theme.dim)]
         }
         Some(Err(error)) => {
-            vec![Line::styled(text::plain(error), theme.bad), Line::styled("Enter or Esc closes this.", theme.dim)]
+            let style = if current.is_given_up(error) { theme.warn } else { theme.bad };
+            vec![Line::styled(text::plain(error), style), Line::styled("Enter or Esc closes this.", theme.dim)]
         }
         Some(Ok(report)) => {
             let seconds = |seconds: f64| text::took(std::time::Duration::from_secs_f64(seconds.max(0.0)));

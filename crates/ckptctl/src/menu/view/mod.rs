@@ -15,7 +15,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph, Wrap};
 
 use super::keys::{Action, COMMANDS, Command, Place};
-use super::model::{FileKind, Layer, List, Model, Move, Named, Screen};
+use super::model::{FileKind, Layer, List, Model, Move, Named, Running, Screen};
 use crate::text;
 
 /// Draws everything.
@@ -75,28 +75,48 @@ fn notice(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines.into_iter().enumerate().map(line).collect::<Vec<_>>()), place);
 }
 
-/// The act that was begun last, in words, with how far it is and what gives it up.
+/// What is under way for the current job, else what was begun last, in words, with how far it is and what gives it up.
 fn under_way(model: &Model) -> Option<String> {
-    let key = |action, what: &str| model.keymap.hint(action, what).unwrap_or_default();
-    let far = |progress: &Option<(String, u64, u64)>| {
-        progress.as_ref().map_or_else(String::new, |(what, done, total)| {
-            format!(", {what}: {} of {}", text::size(*done), text::size(*total))
-        })
-    };
-    let given_up = key(Action::Cancel, "gives it up");
-    match (model.acts.last(), model.moves.iter().rev().find(|current| current.result.is_none())) {
-        (Some(act), _) if act.is_cancelled => Some(format!("giving up: {}", act.words)),
-        (Some(act), _) => Some(format!("under way: {}{}  ({given_up})", act.words, far(&act.progress))),
-        (None, Some(Move { job, host, is_cancelled: true, .. })) => {
-            Some(format!("giving up: ckptctl migrate {job} {host}"))
-        }
-        (None, Some(current)) => {
-            let shown = key(Action::Migrate, "in the job shows it");
-            let Move { job, host, progress, .. } = current;
-            Some(format!("under way: ckptctl migrate {job} {host}{}  ({shown}, {given_up})", far(progress)))
-        }
-        (None, None) => None,
+    let acts = || model.acts.iter().rev();
+    let moves = || model.moves.iter().rev().filter(|current| current.result.is_none());
+    let own_move = moves().find(|current| model.current_name() == Some(&current.job));
+    if let Some(act) = acts().find(|act| model.is_about_this(act)) {
+        Some(act_under_way(model, act, true))
+    } else if let Some(current) = own_move {
+        Some(move_under_way(model, current, true))
+    } else {
+        let act = acts().next().map(|act| act_under_way(model, act, false));
+        act.or_else(|| moves().next().map(|current| move_under_way(model, current, false)))
     }
+}
+
+fn act_under_way(model: &Model, act: &Running, is_own: bool) -> String {
+    if act.is_cancelled {
+        return format!("giving up: {}", act.words);
+    }
+    let given_up = model.keymap.hint(Action::Cancel, "gives it up").filter(|_| is_own);
+    format!("under way: {}{}{}", act.words, how_far(act.progress.as_ref()), hints([given_up]))
+}
+
+fn move_under_way(model: &Model, Move { job, host, progress, is_cancelled, .. }: &Move, is_own: bool) -> String {
+    if *is_cancelled {
+        return format!("giving up: ckptctl migrate {job} {host}");
+    }
+    let shown = model.keymap.hint(Action::Migrate, "in the job shows it");
+    let given_up = model.keymap.hint(Action::Cancel, "gives it up").filter(|_| is_own);
+    format!("under way: ckptctl migrate {job} {host}{}{}", how_far(progress.as_ref()), hints([shown, given_up]))
+}
+
+fn how_far(progress: Option<&(String, u64, u64)>) -> String {
+    progress.map_or_else(String::new, |(what, done, total)| {
+        format!(", {what}: {} of {}", text::size(*done), text::size(*total))
+    })
+}
+
+/// Those hints that there are, in parentheses.
+fn hints<const N: usize>(hints: [Option<String>; N]) -> String {
+    let hints: Vec<String> = hints.into_iter().flatten().collect();
+    if hints.is_empty() { String::new() } else { format!("  ({})", hints.join(", ")) }
 }
 
 fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
