@@ -16,6 +16,7 @@ mod config;
 mod demo;
 mod doctor;
 mod door;
+mod emulator;
 mod export;
 mod failure;
 mod fate;

@@ -64,6 +64,22 @@ pub fn small_terminals(case: &Case) -> Result<()> {
     menu.quit()
 }
 
+/// What a job has printed before it was opened is above its screen; its boxes are lines.
+pub fn scrollback(case: &Case) -> Result<()> {
+    let script = r"seq 1 5000; printf '\033(0lqk\033(B\n'; exec cat";
+    start_job(case, "long", &["/bin/sh", "-c", script])?;
+    let mut menu = Menu::open(case, &[])?;
+    menu.wait("> long")?;
+    menu.press("\r")?;
+    menu.wait("\u{250c}\u{2500}\u{2510}")?;
+    menu.press("g")?;
+    menu.wait_until("hundreds of lines", |lines| {
+        lines.iter().any(|line| line.contains(" 9") && line.contains(" lines back"))
+    })?;
+    menu.wait_until("an early line", |lines| lines.iter().any(|line| line.starts_with("40")))?;
+    menu.quit()
+}
+
 /// The wheel goes through what is shown, and a click into a program's terminal is as good as `t`.
 pub fn mouse(case: &Case) -> Result<()> {
     for job in ["one", "three"] {

@@ -10,6 +10,7 @@ use super::effect::{Asker, Effect, Reason};
 use super::keys::{Keymap, Place};
 use super::theme::Theme;
 use crate::client::DetachKey;
+use crate::emulator::Emulator;
 use crate::holds::Groups;
 use crate::jobs::Schedule;
 use crate::text;
@@ -198,7 +199,7 @@ pub struct OpenJob {
     /// Its name.
     pub name: String,
     /// Its terminal.
-    pub screen: vt100::Parser,
+    pub screen: Emulator,
     /// The number of its attachment.
     pub attachment: u64,
     /// Whether it can be typed into: connected to its supervisor.

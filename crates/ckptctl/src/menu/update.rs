@@ -21,6 +21,7 @@ use super::view::layout;
 use crate::jobs::Schedule;
 
 pub use input::palette;
+pub use job::SCROLLBACK;
 pub use moves::where_is;
 
 /// Something that came in.

@@ -26,7 +26,7 @@ use signal_hook::iterator::Signals;
 
 use super::effect::{Asker, Effect, Reason};
 use super::model::{FileKind, FileRow};
-use super::update::{Msg, Shown};
+use super::update::{Msg, SCROLLBACK, Shown};
 use super::{complaint, listing, trials};
 use crate::jobs::JobStore;
 use crate::supervisor::Log;
@@ -34,6 +34,8 @@ use crate::{checkpoint, client, failure, holds, text};
 
 /// Lines of a file that are shown.
 const PREVIEW: usize = 400;
+
+const UNREADABLE: &str = "the log cannot be read";
 
 /// Does what the model asks for.
 pub struct Worker {
@@ -206,7 +208,9 @@ impl Worker {
                 tell(Shown::Output(printed(&job).unwrap_or_else(|error| failure::line(&error).into_bytes())));
             });
         };
-        wire::send(&mut stream, &Request::Attach { from: None, follow: true, size }, &[])?;
+        // Where it cannot be read, the supervisor chooses.
+        let from = log_of(&job).and_then(|log| filling(&log)).ok();
+        wire::send(&mut stream, &Request::Attach { from, follow: true, size }, &[])?;
         let mut reading = stream.try_clone().context("the connection to the job cannot be shared")?;
         self.attached = Some(stream);
         spawn("attach", move || {
@@ -277,11 +281,20 @@ fn connect(job: &str) -> anyhow::Result<UnixStream> {
     client::connect(&store, &store.living(job)?)
 }
 
+fn log_of(job: &str) -> anyhow::Result<Log> {
+    Log::view(&JobStore::open()?.directory(job)).context(UNREADABLE)
+}
+
+/// From where on a job's output fills the pane and what is kept above it.
+fn filling(log: &Log) -> anyhow::Result<u64> {
+    const MOST: u64 = 256 << 10;
+    log.lines_back(SCROLLBACK, MOST).context(UNREADABLE)
+}
+
 /// The last of what an ended job printed.
 fn printed(job: &str) -> anyhow::Result<Vec<u8>> {
-    const MOST: u64 = 64 << 10;
-    let log = Log::view(&JobStore::open()?.directory(job)).context("the log cannot be read")?;
-    log.bytes(log.end().saturating_sub(MOST).max(log.start()), log.end()).context("the log cannot be read")
+    let log = log_of(job)?;
+    log.bytes(filling(&log)?, log.end()).context(UNREADABLE)
 }
 
 pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {

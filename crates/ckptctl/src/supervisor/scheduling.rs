@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use super::connection::Writer;
 use super::{Act, CHECKPOINT, Log, Place, Supervisor, checkpointing};
+use crate::emulator::Emulator;
 use crate::failure;
 use crate::jobs::{self, History, Reason, Scene, Schedule};
 
@@ -100,7 +101,7 @@ impl Supervisor {
         drop(state);
         // What cannot be read is shown as by any program.
         let modes = Log::view(&self.directory).and_then(|log| log.modes()).unwrap_or_default();
-        let mut terminal = vt100::Parser::new(size.rows.max(1), size.columns.max(1), 0);
+        let mut terminal = Emulator::new(size.rows.max(1), size.columns.max(1), 0);
         terminal.process(&tail);
         let shown = terminal.screen();
         let screen = shown.rows(0, size.columns).map(|line| line.trim_end().to_owned()).collect();

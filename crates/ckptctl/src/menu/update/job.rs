@@ -4,18 +4,19 @@ use ckpt_transfer::protocol::{JobState, JobStatus, WindowSize};
 
 use super::commands::{begin, current, words};
 use super::{Shown, ending_words};
+use crate::emulator::Emulator;
 use crate::menu::effect::{Effect, Reason};
 use crate::menu::model::{List, Model, OpenJob, Screen, Tab, state_word};
 use crate::menu::view::layout;
 
 /// Lines of scrollback that a job's pane keeps.
-const SCROLLBACK: usize = 1000;
+pub const SCROLLBACK: usize = 1000;
 
 pub fn open_job(model: &mut Model, name: &str) -> Vec<Effect> {
     let mut effects = leave_job(model);
     model.screen = Screen::Job;
     model.job = Some(OpenJob {
-        screen: vt100::Parser::new(24, 80, SCROLLBACK),
+        screen: Emulator::new(24, 80, SCROLLBACK),
         attachment: 0,
         name: name.to_owned(),
         is_attached: false,
@@ -38,7 +39,7 @@ pub fn attach(model: &mut Model) -> Effect {
     model.attachments += 1;
     let number = model.attachments;
     let job = model.job.as_mut().map(|job| {
-        job.screen = vt100::Parser::new(size.rows, size.columns, SCROLLBACK);
+        job.screen = Emulator::new(size.rows, size.columns, SCROLLBACK);
         job.attachment = number;
         job.name.clone()
     });
@@ -104,15 +105,15 @@ fn pane_size(model: &mut Model) -> WindowSize {
 
 /// Before a screen gets fewer rows: what is above the cursor moves up into the scrollback, as in any terminal, so that nothing
 /// is cut off below.
-fn make_room(parser: &mut vt100::Parser, rows: u16) {
-    let screen = parser.screen();
+fn make_room(emulator: &mut Emulator, rows: u16) {
+    let screen = emulator.screen();
     let ((row, column), (last, _)) = (screen.cursor_position(), screen.size());
     let excess = (row + 1).saturating_sub(rows);
     // A full-screen program draws anew.
     if excess > 0 && !screen.alternate_screen() {
         let lines = "\n".repeat(usize::from(excess));
         let back = (row + 1 - excess, column + 1);
-        parser.process(format!("\x1b[{last};1H{lines}\x1b[{};{}H", back.0, back.1).as_bytes());
+        emulator.process(format!("\x1b[{last};1H{lines}\x1b[{};{}H", back.0, back.1).as_bytes());
     }
 }
 

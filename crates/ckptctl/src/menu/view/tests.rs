@@ -11,6 +11,7 @@ use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::{Color, Modifier};
 
 use super::draw;
+use crate::emulator::Emulator;
 use crate::menu::effect::{Asker, Effect, Reason};
 use crate::menu::keys::Keymap;
 use crate::menu::model::{
@@ -56,7 +57,7 @@ fn model(theme: Choice) -> Model {
 }
 
 fn with_job(model: &mut Model, tab: Tab) {
-    let mut screen = vt100::Parser::new(20, 80, 100);
+    let mut screen = Emulator::new(20, 80, 100);
     screen.process(b"step 110 of 1000\r\nstep \x1b[1;32m111\x1b[m of 1000\r\n");
     let now = crate::jobs::now();
     let checkpoint = |number, ago| Checkpoint {
