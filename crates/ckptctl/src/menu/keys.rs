@@ -104,6 +104,28 @@ pub struct Command {
     pub places: &'static [Place],
 }
 
+impl Place {
+    /// Where that is, in words.
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::Jobs => "in the list of jobs",
+            Self::Job => "in a job",
+            Self::Hosts => "among the hosts",
+            Self::New => "when making a new job",
+            Self::Choose => "when a host is chosen",
+        }
+    }
+}
+
+impl Command {
+    /// Where it can be given, for somebody who is elsewhere.
+    pub fn elsewhere(&self) -> String {
+        let places: Vec<&str> =
+            self.places.iter().filter(|place| **place != Choose).map(|place| place.told()).collect();
+        format!("{} is possible {}", self.name, places.join(", "))
+    }
+}
+
 use Place::{Choose, Hosts, Job, Jobs, New};
 const ALL: &[Place] = &[Jobs, Job, Hosts, New, Choose];
 const SCREENS: &[Place] = &[Jobs, Job, Hosts, New];

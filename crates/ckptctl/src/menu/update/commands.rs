@@ -92,10 +92,16 @@ pub fn is_living(job: &JobStatus) -> Result<(), String> {
         // Whether a host can be reached is known best by trying.
         JobState::Running | JobState::Stopped | JobState::Unreachable => Ok(()),
         JobState::Moving => Err(format!("{} is being moved; wait until it has arrived", job.name)),
+        JobState::Ended | JobState::Saved if job.checkpoints == 0 => Err(is_over(job)),
         JobState::Ended | JobState::Saved => {
             Err(format!("{} has ended; R brings it back from its last checkpoint", job.name))
         }
     }
+}
+
+/// What can be done about a job that has ended and was never saved.
+pub fn is_over(job: &JobStatus) -> String {
+    format!("{} has ended and was never saved; n runs it again, D removes it", job.name)
 }
 
 /// Does something with the current job, if it is in a state for it.

@@ -101,11 +101,26 @@ fn on_help_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
     Vec::new()
 }
 
-/// The commands that can be given here and match what was typed.
-pub fn palette<'a>(model: &'a Model, typed: &str) -> Vec<&'a Command> {
-    let place = model.place();
-    let here = COMMANDS.iter().filter(|command| command.places.contains(&place) && command.action != Action::Palette);
-    matching(typed, here, |command| format!("{} {}", command.name, command.help))
+/// The commands that match what was typed, those that are called so first. What can be given elsewhere only is among them if it is
+/// called so.
+pub fn palette(model: &Model, typed: &str) -> Vec<&'static Command> {
+    let (place, name) = (model.place(), typed.trim().to_lowercase());
+    let is_here = |command: &Command| command.places.contains(&place);
+    let all = || COMMANDS.iter().filter(|command| command.action != Action::Palette);
+    if name.is_empty() {
+        return all().filter(|command| is_here(command)).collect();
+    }
+    let rank = |command: &Command| match () {
+        () if command.name == name || command.label == name => Some(0),
+        () if command.name.starts_with(&name) || command.label.starts_with(&name) => Some(1),
+        () if command.name.contains(&name) || command.label.contains(&name) => Some(2),
+        () => None,
+    };
+    let mut called: Vec<&'static Command> = all().filter(|command| rank(command).is_some()).collect();
+    called.sort_by_key(|command| (rank(command), !is_here(command)));
+    let others = all().filter(|command| is_here(command) && rank(command).is_none());
+    called.extend(matching(typed, others, |command| format!("{} {}", command.name, command.help)));
+    called
 }
 
 fn on_palette_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
@@ -119,9 +134,16 @@ fn on_palette_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         KeyCode::Enter => {
             let (typed, selected) = (typed.value().to_owned(), *selected);
             let found = palette(model, &typed);
-            let action = found.get(selected.min(found.len().saturating_sub(1))).map(|command| command.action);
+            let chosen = found.get(selected.min(found.len().saturating_sub(1))).copied();
             model.layers.pop();
-            return action.map_or_else(Vec::new, |action| act(model, action));
+            return match chosen {
+                Some(command) if command.places.contains(&model.place()) => act(model, command.action),
+                Some(command) => {
+                    model.tell(command.elsewhere(), false);
+                    Vec::new()
+                }
+                None => Vec::new(),
+            };
         }
         _ => {
             typed.handle_event(&Event::Key(key));

@@ -2,7 +2,7 @@
 
 use ckpt_transfer::protocol::{JobState, JobStatus, WindowSize};
 
-use super::commands::{begin, current, words};
+use super::commands::{begin, current, is_over, words};
 use super::{Shown, ending_words};
 use crate::emulator::Emulator;
 use crate::menu::effect::{Effect, Reason};
@@ -166,6 +166,7 @@ pub fn show(model: &mut Model, tab: Tab) -> Vec<Effect> {
 pub fn restore(model: &mut Model, verb: &str) -> Vec<Effect> {
     let is_branch = verb == "branch";
     let allowed = |job: &JobStatus| match job.state {
+        JobState::Ended | JobState::Saved if job.checkpoints == 0 => Err(is_over(job)),
         _ if job.checkpoints == 0 => Err(format!("{} has no checkpoint yet; c makes one", job.name)),
         JobState::Ended | JobState::Saved => Ok(()),
         _ if is_branch => Ok(()),

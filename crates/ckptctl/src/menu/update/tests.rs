@@ -463,3 +463,29 @@ fn a_read_only_menu_refuses_before_it_asks_and_leaves_terminals_as_they_are() {
     press(&mut model, "n!");
     assert!(model.layers.is_empty() && told(&model).contains("ckptctl run"), "{}", told(&model));
 }
+
+#[test]
+fn what_was_never_saved_and_has_ended_can_be_run_again_or_removed() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![JobStatus { checkpoints: 0, ..job("sim", JobState::Ended) }]));
+    for key in ["c", "m", "s", "a", "R"] {
+        assert_eq!(press(&mut model, key), []);
+        assert!(told(&model).ends_with("n runs it again, D removes it"), "{key}: {}", told(&model));
+    }
+}
+
+#[test]
+fn the_palette_gives_the_command_that_was_named() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("sim", JobState::Ended)]));
+    for (typed, name) in
+        [("branch", "branch"), ("run", "run"), ("save", "save"), ("move", "migrate"), ("rem", "remove")]
+    {
+        assert_eq!(palette(&model, typed)[0].name, name, "{typed}");
+    }
+    assert_eq!(palette(&model, "bring back")[0].name, "restore", "by what it does");
+    assert!(palette(&model, "").iter().all(|command| command.places.contains(&model.place())));
+    assert_eq!(press(&mut model, ":branch\n"), []);
+    assert_eq!((told(&model), model.layers.len()), ("branch is possible in a job", 0));
+    assert_eq!(verbs(&press(&mut model, ":restore\n")), ["restore sim --detach --json"]);
+}

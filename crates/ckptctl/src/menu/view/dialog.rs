@@ -86,10 +86,16 @@ fn draw_palette(model: &Model, typed: &Input, selected: usize, frame: &mut Frame
         .map(|(at, command)| {
             let key = model.keymap.keys_of(command).first().map(ToString::to_string).unwrap_or_default();
             let style = if at == selected { model.theme.selected } else { Style::new() };
+            let is_here = command.places.contains(&model.place());
+            let (name, help) = if is_here {
+                (Style::new(), command.help.to_owned())
+            } else {
+                (model.theme.dim, format!("not here: {}", command.elsewhere()))
+            };
             Line::from(vec![
-                Span::raw(format!("{:<12}", command.name)),
+                Span::styled(format!("{:<12}", command.name), name),
                 Span::styled(format!("{key:<8}"), model.theme.key),
-                Span::styled(command.help, model.theme.dim),
+                Span::styled(help, model.theme.dim),
             ])
             .style(style)
         })

@@ -182,6 +182,10 @@ fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 /// Whether a command can do something with the present job, as far as that is known.
 fn is_for_now(model: &Model, action: Action) -> bool {
     let is_over = |job: &JobStatus| matches!(job.state, JobState::Ended | JobState::Saved);
+    if matches!(action, Action::Restore | Action::Branch) && model.current_job().is_some_and(|job| job.checkpoints == 0)
+    {
+        return false;
+    }
     match (action, model.current_job().map(is_over)) {
         (Action::Type | Action::Save | Action::Migrate | Action::Schedule | Action::Stop, Some(true))
         | (Action::Restore | Action::Remove, Some(false)) => false,

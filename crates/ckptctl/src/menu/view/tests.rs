@@ -377,3 +377,17 @@ fn what_is_refused_is_not_offered() {
         }
     }
 }
+
+#[test]
+fn nothing_is_brought_back_that_was_never_saved() {
+    let mut model = model(Choice::None);
+    let footer = |model: &mut Model| picture(model, 160, 30).0.lines().last().unwrap_or_default().to_owned();
+    model.jobs.selected = 3;
+    assert!(footer(&mut model).contains("R restore"));
+    model.jobs.rows.as_mut().unwrap()[3].checkpoints = 0;
+    assert!(!footer(&mut model).contains("R restore"));
+    with_job(&mut model, Tab::Terminal);
+    assert!(footer(&mut model).contains("b branch"));
+    model.jobs.rows.as_mut().unwrap()[0].checkpoints = 0;
+    assert!(!footer(&mut model).contains("b branch"));
+}
