@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -178,7 +178,7 @@ impl Worker {
                 tell(Msg::Listed(directory, listed));
             }),
             Effect::Preview(path) => spawn("preview", move || {
-                let lines = preview(&path).unwrap_or_else(|error| vec![error.to_string()]);
+                let lines = preview(&path).unwrap_or_else(|error| vec![format!("cannot be read: {error}")]);
                 tell(Msg::Previewed(path, lines));
             }),
             Effect::Holds { job } => spawn("holds", move || {
@@ -449,12 +449,20 @@ fn list(directory: &Path) -> io::Result<Vec<FileRow>> {
 }
 
 /// The first lines of a text; of anything else, what it is.
-fn preview(path: &PathBuf) -> io::Result<Vec<String>> {
+fn preview(path: &Path) -> io::Result<Vec<String>> {
     const MOST: u64 = 64 << 10;
-    let file = fs::File::open(path)?;
-    let size = file.metadata()?.len();
+    let stat = fs::metadata(path)?;
+    if stat.is_dir() {
+        let count = fs::read_dir(path)?.count();
+        return Ok(vec![format!("a directory, {}", text::count(count, "entry", "entries"))]);
+    }
+    if !stat.is_file() {
+        // Opening a pipe waits for somebody who writes.
+        return Ok(vec!["neither a file nor a directory".to_owned()]);
+    }
+    let (file, size) = (fs::File::open(path)?, stat.len());
     let mut bytes = Vec::new();
-    BufReader::new(file).take(MOST).read_to_end(&mut bytes)?;
+    file.take(MOST).read_to_end(&mut bytes)?;
     if bytes.starts_with(b"\x7fELF") {
         return Ok(vec![
             format!("an executable of {}", text::size(size)),
@@ -462,8 +470,38 @@ fn preview(path: &PathBuf) -> io::Result<Vec<String>> {
             "Enter chooses it, r runs it.".to_owned(),
         ]);
     }
+    if bytes.is_empty() {
+        return Ok(vec!["empty".to_owned()]);
+    }
     if bytes.contains(&0) {
         return Ok(vec![format!("binary data, {}", text::size(size))]);
     }
-    Ok(bytes.lines().map_while(Result::ok).take(PREVIEW).collect())
+    // A text in another encoding is shown as far as it can be.
+    Ok(String::from_utf8_lossy(&bytes).lines().take(PREVIEW).map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
+
+    use super::*;
+
+    #[test]
+    fn every_file_has_something_to_show() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| fs::write(directory.path().join(name), bytes).unwrap();
+        write("text", b"one\ntwo\n");
+        write("latin", b"caf\xe9\n");
+        write("data", b"a\0b");
+        write("program", b"\x7fELF...");
+        write("empty", b"");
+        let shown = |name: &str| preview(&directory.path().join(name)).unwrap();
+        assert_eq!(shown("text"), ["one", "two"]);
+        assert_eq!(shown("latin"), ["caf\u{fffd}"]);
+        assert_eq!(shown("data"), ["binary data, 3 B"]);
+        assert!(shown("program")[0].contains("an executable"));
+        assert_eq!(shown("empty"), ["empty"]);
+        assert_eq!(shown(""), ["a directory, 5 entries"]);
+        assert!(preview(&directory.path().join("none")).is_err());
+    }
 }

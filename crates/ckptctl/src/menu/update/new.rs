@@ -22,7 +22,10 @@ pub fn on_listed(model: &mut Model, directory: PathBuf, result: Result<Vec<FileR
                 // The first source rather than the way up.
                 model.new.files.selected = usize::from(model.new.files.shown().len() > 1);
             }
-            preview(model)
+            let mut effects = preview(model);
+            // What is shown already may have been changed meanwhile.
+            effects.extend(model.new.preview.as_ref().map(|(path, _)| Effect::Preview(path.clone())));
+            effects
         }
         Err(error) => {
             model.tell(error, true);
@@ -38,16 +41,12 @@ fn chosen_file(model: &Model) -> Option<(PathBuf, FileKind)> {
 }
 
 pub fn preview(model: &mut Model) -> Vec<Effect> {
-    let chosen = chosen_file(model);
-    let Some((path, FileKind::Source | FileKind::Program | FileKind::Other)) = chosen else {
-        model.new.preview = None;
-        return Vec::new();
-    };
-    if model.new.preview.as_ref().is_some_and(|(shown, _)| *shown == path) {
+    let chosen = chosen_file(model).map(|(path, _)| path);
+    if model.new.preview.as_ref().is_some_and(|(shown, _)| Some(shown) == chosen.as_ref()) {
         return Vec::new();
     }
     model.new.preview = None;
-    vec![Effect::Preview(path)]
+    chosen.map(Effect::Preview).into_iter().collect()
 }
 
 /// A file was read; meanwhile another one may be chosen.

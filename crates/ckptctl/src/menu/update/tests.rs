@@ -489,3 +489,20 @@ fn the_palette_gives_the_command_that_was_named() {
     assert_eq!((told(&model), model.layers.len()), ("branch is possible in a job", 0));
     assert_eq!(verbs(&press(&mut model, ":restore\n")), ["restore sim --detach --json"]);
 }
+
+#[test]
+fn what_is_shown_of_a_file_is_read_again() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(Vec::new()));
+    let file =
+        |name: &str, kind| FileRow { name: name.to_owned(), path: format!("/work/{name}").into(), kind, size: 1 };
+    let files = || vec![file("..", FileKind::Parent), file("x.c", FileKind::Source), file("d", FileKind::Directory)];
+    update(&mut model, Msg::Listed("/work".into(), Ok(files())));
+    update(&mut model, Msg::Previewed("/work/x.c".into(), vec!["old".to_owned()]));
+    let again = update(&mut model, Msg::Listed("/work".into(), Ok(files())));
+    assert_eq!(again, [Effect::Preview("/work/x.c".into())]);
+    assert_eq!(model.new.preview.as_ref().unwrap().1, ["old"], "until the new one is there");
+    let down = KeyEvent::new(KeyCode::Down, KeyModifiers::NONE);
+    assert_eq!(update(&mut model, Msg::Event(Event::Key(down))), [Effect::Preview("/work/d".into())]);
+    assert!(model.new.preview.is_none());
+}

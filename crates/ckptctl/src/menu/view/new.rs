@@ -14,8 +14,12 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let [files, right, settings] = layout::new(area);
     draw_files(model, frame, files);
     let right = Rect { x: right.x + 1, width: right.width.saturating_sub(1), ..right };
+    // What the compiler said is about one file.
+    let is_chosen = |build: &Build| model.new.files.chosen().is_some_and(|row| row.path == build.source);
     match &model.new.build {
-        Some(build) if !matches!(build.result, Some(Ok(()))) => draw_build(model, build, frame, right),
+        Some(build) if !matches!(build.result, Some(Ok(()))) && is_chosen(build) => {
+            draw_build(model, build, frame, right)
+        }
         _ => draw_preview(model, frame, right),
     }
     draw_settings(model, frame, settings);

@@ -92,14 +92,16 @@ fn with_job(model: &mut Model, tab: Tab) {
 }
 
 fn with_files(model: &mut Model) {
-    let file = |name: &str, kind| FileRow { name: name.to_owned(), path: name.into(), kind, size: 1000 };
-    model.new.files.replace(vec![
+    let file =
+        |name: &str, kind| FileRow { name: name.to_owned(), path: model.started_in.join(name), kind, size: 1000 };
+    let files = vec![
         file("..", FileKind::Parent),
         file("count.c", FileKind::Source),
         file("sim", FileKind::Program),
         file("data", FileKind::Directory),
         file("notes.txt", FileKind::Other),
-    ]);
+    ];
+    model.new.files.replace(files);
     model.new.files.selected = 1;
     let text = ["#include <stdio.h>", "", "int main(void)", "{", "\tputs(\"hello\");", "}"];
     model.new.preview = Some(("/home/ada/sim/count.c".into(), text.iter().map(|line| (*line).to_owned()).collect()));
@@ -390,4 +392,13 @@ fn nothing_is_brought_back_that_was_never_saved() {
     assert!(footer(&mut model).contains("b branch"));
     model.jobs.rows.as_mut().unwrap()[0].checkpoints = 0;
     assert!(!footer(&mut model).contains("b branch"));
+}
+
+#[test]
+fn what_the_compiler_said_is_beside_its_file() {
+    let (_, mut model) = screens(Choice::None).into_iter().find(|(name, _)| *name == "new_error").unwrap();
+    model.notice = None;
+    assert!(picture(&mut model, 100, 30).0.contains("was not built"));
+    model.new.files.selected = 2;
+    assert!(!picture(&mut model, 100, 30).0.contains("was not built"));
 }
