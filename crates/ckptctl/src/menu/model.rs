@@ -78,6 +78,8 @@ pub struct List<T> {
     pub rows: Option<Vec<T>>,
     /// The chosen one, among those that are shown.
     pub selected: usize,
+    /// The name of one that is chosen as soon as it is there.
+    pub wanted: Option<String>,
     /// What is typed into the filter.
     pub filter: Input,
     /// Whether keys go into the filter.
@@ -86,7 +88,7 @@ pub struct List<T> {
 
 impl<T> Default for List<T> {
     fn default() -> Self {
-        Self { rows: None, selected: 0, filter: Input::default(), is_filtering: false }
+        Self { rows: None, selected: 0, wanted: None, filter: Input::default(), is_filtering: false }
     }
 }
 
@@ -109,18 +111,33 @@ impl<T: Named> List<T> {
         shown.get(self.selected.min(shown.len().saturating_sub(1))).copied()
     }
 
-    /// New rows: the choice stays with the row of the same name.
+    /// New rows: the choice stays with the row of the same name, unless one that was waited for is there.
     pub fn replace(&mut self, rows: Vec<T>) {
         let name = self.chosen().map(Named::name);
         self.rows = Some(rows);
-        let shown = self.shown();
-        let same = name.and_then(|name| shown.iter().position(|row| row.name() == name));
-        self.selected = same.unwrap_or(self.selected).min(shown.len().saturating_sub(1));
+        let same = name.and_then(|name| self.position(&name));
+        self.selected = same.unwrap_or(self.selected).min(self.shown().len().saturating_sub(1));
+        if let Some(wanted) = self.wanted.take() {
+            self.choose(wanted);
+        }
+    }
+
+    /// Chooses the row of this name, now or as soon as it is there.
+    pub fn choose(&mut self, name: String) {
+        match self.position(&name) {
+            Some(at) => (self.selected, self.wanted) = (at, None),
+            None => self.wanted = Some(name),
+        }
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.shown().iter().position(|row| row.name() == name)
     }
 
     /// Moves the choice.
     pub fn step(&mut self, by: isize) {
         let last = self.shown().len().saturating_sub(1);
+        self.wanted = None;
         self.selected = self.selected.min(last).saturating_add_signed(by).min(last);
     }
 }

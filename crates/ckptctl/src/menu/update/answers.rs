@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::commands::{ask_again, go_jobs};
+use super::hosts;
 use super::job::{correct, history, open_job};
 use super::new::run_program;
 use crate::jobs::Schedule;
@@ -25,7 +26,10 @@ struct History {
 pub fn on_did(model: &mut Model, reason: &Reason, result: Result<Value, String>) -> Vec<Effect> {
     let act = finish(model, reason);
     if result.is_ok() && matches!(reason, Reason::Hosts | Reason::Schedule { .. }) {
-        model.options = None;
+        let options = model.options.take();
+        if let Some(added) = options.and_then(|(_, field, typed)| hosts::added(&field, &typed)) {
+            model.hosts.choose(added);
+        }
     }
     let given_up = act.filter(|act| act.is_cancelled);
     match (reason, result) {

@@ -5,8 +5,10 @@ use serde_json::Value;
 use super::commands::{ask_options, begin, refuses};
 use super::moves::where_is;
 use crate::menu::effect::{Effect, Reason};
-use crate::menu::model::{HostRow, HostState, Layer, Model};
+use crate::menu::model::{Field, HostRow, HostState, Layer, Model};
 use crate::text;
+
+const ADD: [&str; 2] = ["hosts", "add"];
 
 /// What an entry can say, as the dialog tells it.
 const OPTIONS: &str = "--key FILE, --jump HOST, --directory DIRECTORY, --compression none|lz4|zstd, --sessions N, --rate 50MB, --memory 8GiB, --accept-new";
@@ -102,7 +104,14 @@ pub fn add(model: &mut Model) -> Vec<Effect> {
         return Vec::new();
     }
     let title = format!("A new host: NAME [USER@]ADDRESS[:PORT], and if needed {OPTIONS}");
-    ask_options(model, &title, &["hosts", "add"], "", Reason::Hosts)
+    ask_options(model, &title, &ADD, "", Reason::Hosts)
+}
+
+/// The name of the host that was asked to be added with this, if that was it.
+pub fn added(field: &Field, typed: &str) -> Option<String> {
+    let Field::Verb { words, .. } = field else { return None };
+    let is_new = words.iter().map(String::as_str).eq(ADD);
+    typed.split_whitespace().next().filter(|_| is_new).map(str::to_owned)
 }
 
 /// Asks for what is to be changed of the chosen host.

@@ -212,18 +212,34 @@ fn on_line_key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
 pub fn on_paste(model: &mut Model, pasted: &str) -> Vec<Effect> {
     match model.layers.last_mut() {
         Some(Layer::Line { typed, .. } | Layer::Palette { typed, .. }) => {
-            let value = format!("{}{}", typed.value(), pasted.lines().next().unwrap_or_default());
-            *typed = Input::new(value);
+            *typed = pasted_to(typed, pasted);
         }
+        Some(Layer::Choose { .. }) => paste_into_filter(model, pasted),
         Some(_) => {}
         None => {
             if let Some(job) = model.job.as_ref().filter(|job| job.is_typing && model.screen == Screen::Job) {
                 let is_bracketed = job.screen.screen().bracketed_paste();
                 return vec![Effect::Input(typing::paste(pasted, is_bracketed))];
             }
+            paste_into_filter(model, pasted);
+            return new::preview_if_new(model);
         }
     }
     Vec::new()
+}
+
+fn paste_into_filter(model: &mut Model, pasted: &str) {
+    if let Some((filter, is_filtering, selected)) = filtered(model)
+        && *is_filtering
+    {
+        *filter = pasted_to(filter, pasted);
+        *selected = 0;
+    }
+}
+
+/// What was typed with the first line of what is pasted behind it.
+fn pasted_to(typed: &Input, pasted: &str) -> Input {
+    Input::new(format!("{}{}", typed.value(), pasted.lines().next().unwrap_or_default()))
 }
 
 pub fn on_mouse(model: &mut Model, mouse: MouseEvent) -> Vec<Effect> {

@@ -15,6 +15,8 @@ pub const SCROLLBACK: usize = 1000;
 pub fn open_job(model: &mut Model, name: &str) -> Vec<Effect> {
     let mut effects = leave_job(model);
     model.screen = Screen::Job;
+    // Back in the list, keys are meant for it.
+    model.jobs.choose(name.to_owned());
     model.job = Some(OpenJob {
         screen: Emulator::new(24, 80, SCROLLBACK),
         attachment: 0,

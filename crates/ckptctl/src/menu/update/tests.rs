@@ -273,6 +273,10 @@ fn hosts_are_tried_and_changed() {
     assert_eq!(verbs(&press(&mut model, "Dy\n")), [""; 0], "the hosts file is being changed");
     update(&mut model, Msg::Did { reason: Reason::Hosts, result: Ok(Value::Null) });
     assert_eq!(verbs(&press(&mut model, "Dy\n")), ["hosts remove nodeb"]);
+    // The new one is what keys are meant for.
+    let more = ["local", "nodeb", "nodec"].map(|name| HostRow::new(name, "")).to_vec();
+    update(&mut model, Msg::Hosts(Ok(more)));
+    assert_eq!(model.hosts.chosen().unwrap().name, "nodec");
     model.hosts.selected = 0;
     assert_eq!(press(&mut model, "D"), []);
     assert!(model.layers.is_empty() && told(&model).contains("always there"));
@@ -505,4 +509,34 @@ fn what_is_shown_of_a_file_is_read_again() {
     let down = KeyEvent::new(KeyCode::Down, KeyModifiers::NONE);
     assert_eq!(update(&mut model, Msg::Event(Event::Key(down))), [Effect::Preview("/work/d".into())]);
     assert!(model.new.preview.is_none());
+}
+
+#[test]
+fn a_new_job_is_the_chosen_one_in_the_list() {
+    let mut model = model();
+    let jobs = |names: &[&str]| Msg::Jobs(names.iter().map(|name| job(name, JobState::Running)).collect());
+    update(&mut model, jobs(&["a", "b"]));
+    press(&mut model, "n!sleep 9\n");
+    update(&mut model, Msg::Did { reason: Reason::Run, result: Ok(json!({ "job": "sleep" })) });
+    press(&mut model, "j");
+    update(&mut model, jobs(&["a", "b"]));
+    assert_eq!(model.jobs.chosen().unwrap().name, "a", "it is not known yet");
+    update(&mut model, jobs(&["a", "b", "sleep"]));
+    assert_eq!(model.jobs.chosen().unwrap().name, "sleep");
+    // What was chosen by hand stays.
+    press(&mut model, "gk");
+    update(&mut model, jobs(&["a", "sleep"]));
+    assert_eq!(model.jobs.chosen().unwrap().name, "a");
+}
+
+#[test]
+fn a_filter_can_be_pasted() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("a", JobState::Running), job("sim", JobState::Running)]));
+    let paste = |model: &mut Model| update(model, Msg::Event(Event::Paste("im\nx".to_owned())));
+    assert_eq!(paste(&mut model), []);
+    assert_eq!(model.jobs.filter.value(), "", "nothing is being typed");
+    press(&mut model, "/s");
+    paste(&mut model);
+    assert_eq!((model.jobs.filter.value(), model.jobs.chosen().unwrap().name.as_str()), ("sim", "sim"));
 }

@@ -157,7 +157,13 @@ fn draw_move(model: &Model, current: &Move, frame: &mut Frame<'_>) {
     const WIDTH: u16 = 76;
     let title = format!(" Moving {} to {} ", text::plain(&current.job), text::plain(&current.host));
     let inside = usize::from(WIDTH.min(model.size.0.saturating_sub(2)).saturating_sub(2));
-    let lines = checks(model, current, inside);
+    let mut lines = checks(model, current, inside);
+    if lines.is_empty() && current.progress.is_none() && current.result.is_none() {
+        // Who is brought home is asked for where it is.
+        let is_home = current.host == ckpt_transfer::hosts::LOCAL;
+        let host = where_is(model, &current.job).filter(|_| is_home).unwrap_or(&current.host);
+        lines.push(Line::styled(format!("connecting to {} ...", text::plain(host)), model.theme.dim));
+    }
     let count = u16::try_from(lines.len()).unwrap_or(u16::MAX);
     // As large from the first moment on as it is with the usual checks.
     let room = window(model, frame, &title, WIDTH, count.max(USUAL).saturating_add(BAR + BELOW + 2));

@@ -6,7 +6,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::{empty, filter_line, heading, layout, table};
+use super::{empty, filter_line, heading, layout, nothing_matches, table};
 use crate::menu::model::{HostRow, HostState, Model};
 use crate::text;
 
@@ -56,6 +56,10 @@ pub fn list_of(model: &Model, frame: &mut Frame<'_>, area: Rect, here: Option<&s
         ]
     };
     let rows: Vec<Vec<Span<'_>>> = model.hosts.shown().iter().map(row).collect();
+    if rows.is_empty() && !model.hosts.filter.value().is_empty() {
+        nothing_matches(model, frame, area);
+        return;
+    }
     table(model, frame, area, &["NAME", "STATE", "LOAD", "FREE", "LOGIN BY", "ADDRESS"], &rows, model.hosts.selected);
 }
 

@@ -5,7 +5,7 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
-use super::{empty, filter_line, heading, table};
+use super::{empty, filter_line, heading, nothing_matches, table};
 use crate::menu::model::{Model, state_word};
 use crate::text;
 
@@ -30,7 +30,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         return;
     }
     if shown.is_empty() {
-        empty(model, frame, list, &["No job matches the filter.", "", "Esc shows all again."]);
+        nothing_matches(model, frame, list);
         return;
     }
     let now = crate::jobs::now();
@@ -59,6 +59,10 @@ fn row<'a>(model: &Model, job: &'a JobStatus, now: u64) -> Vec<Span<'a>> {
 /// A job's state in a word, with its style.
 pub fn state(model: &Model, job: &JobStatus) -> (String, ratatui::style::Style) {
     let theme = model.theme;
+    // While it is moved it may be stopped for a moment, here or there.
+    if model.moves.iter().any(|current| current.is_going_on(&job.name)) {
+        return (state_word(JobState::Moving).to_owned(), theme.warn);
+    }
     let word = match (job.state, job.ending) {
         (JobState::Ended, Some(Ending::Exited(0))) => "ended".to_owned(),
         (JobState::Ended, Some(Ending::Exited(status))) => format!("ended ({status})"),

@@ -285,5 +285,11 @@ fn empty(model: &Model, frame: &mut Frame<'_>, area: Rect, lines: &[&str]) {
     frame.render_widget(Paragraph::new(lines).style(model.theme.dim), place);
 }
 
+/// Where a filter has left nothing of a list.
+fn nothing_matches(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let cleared = model.keymap.hint(Action::Back, "clears the filter").map(|hint| format!("; {hint}"));
+    empty(model, frame, area, &[&format!("nothing matches{}", cleared.unwrap_or_default())]);
+}
+
 #[cfg(test)]
 mod tests;

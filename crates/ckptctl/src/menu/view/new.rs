@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::{filter_line, heading, layout, table};
+use super::{filter_line, heading, layout, nothing_matches, table};
 use crate::menu::model::{Build, Complaint, FileKind, FileRow, Model};
 use crate::text;
 
@@ -41,6 +41,10 @@ fn draw_files(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         }
     };
     let rows: Vec<Vec<Span<'_>>> = model.new.files.shown().iter().map(cell).collect();
+    if rows.is_empty() && !model.new.files.filter.value().is_empty() {
+        nothing_matches(model, frame, list);
+        return;
+    }
     table(model, frame, list, &["FILE", ""], &rows, model.new.files.selected);
 }
 

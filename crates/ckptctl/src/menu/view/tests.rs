@@ -402,3 +402,28 @@ fn what_the_compiler_said_is_beside_its_file() {
     model.new.files.selected = 2;
     assert!(!picture(&mut model, 100, 30).0.contains("was not built"));
 }
+
+#[test]
+fn a_move_says_that_it_connects_and_its_job_is_moving() {
+    let mut model = model(Choice::None);
+    moving(&mut model, None);
+    (model.moves[0].checks, model.moves[0].progress) = (Vec::new(), None);
+    assert!(picture(&mut model, 80, 24).0.contains("connecting to nodeb ..."));
+    model.layers.clear();
+    model.jobs.rows.as_mut().unwrap()[0].state = JobState::Stopped;
+    let shown = picture(&mut model, 80, 24).0;
+    assert!(shown.lines().any(|line| line.contains("> sim ") && line.contains("moving")), "{shown}");
+}
+
+#[test]
+fn a_filter_that_matches_nothing_says_so() {
+    let mut model = model(Choice::None);
+    with_hosts(&mut model);
+    with_files(&mut model);
+    (model.jobs.filter, model.hosts.filter, model.new.files.filter) = ("zzz".into(), "zzz".into(), "zzz".into());
+    for screen in [Screen::Jobs, Screen::Hosts, Screen::New] {
+        model.screen = screen;
+        let shown = picture(&mut model, 100, 30).0;
+        assert!(shown.contains("nothing matches; Esc clears"), "{shown}");
+    }
+}
