@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-/// The characters of the DEC special graphics set from 0x5f to 0x7e (XTerm Control Sequences, "Designate G0 Character Set").
+/// The characters of the DEC special graphics set from 0x5f to 0x7e (xterm's control sequences, "Designate G0 Character Set").
 const GRAPHICS: [char; 32] = [
     ' ', '◆', '▒', '␉', '␌', '␍', '␊', '°', '±', '␤', '␋', '┘', '┐', '┌', '└', '┼', '⎺', '⎻', '─', '⎼', '⎽', '├', '┤',
     '┴', '┬', '│', '≤', '≥', 'π', '≠', '£', '·',

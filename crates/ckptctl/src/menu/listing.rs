@@ -46,7 +46,7 @@ pub fn start(sender: SyncSender<Msg>) -> anyhow::Result<()> {
             }
             if last.as_ref() != Some(&listed) {
                 last = Some(listed.clone());
-                if sender.send(listed.map_or_else(Msg::Wrong, Msg::Jobs)).is_err() {
+                if sender.send(listed.map_or_else(Msg::Unlisted, Msg::Jobs)).is_err() {
                     return;
                 }
             }

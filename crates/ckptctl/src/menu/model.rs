@@ -33,6 +33,8 @@ pub struct Model {
     pub layers: Vec<Layer>,
     /// The list of jobs.
     pub jobs: List<JobStatus>,
+    /// Why they cannot be listed.
+    pub unlisted: Option<String>,
     /// The job that is open.
     pub job: Option<OpenJob>,
     /// How often a job's terminal was attached.
@@ -49,6 +51,8 @@ pub struct Model {
     pub log: Vec<LogLine>,
     /// Whether that is shown.
     pub shows_log: bool,
+    /// How many lines of it are below what is shown.
+    pub log_scroll: usize,
     /// The last thing to be told, in the line above the footer.
     pub notice: Option<Notice>,
     /// Verbs under way.
@@ -516,6 +520,7 @@ impl Model {
             screen: Screen::Jobs,
             layers: Vec::new(),
             jobs: List::default(),
+            unlisted: None,
             job: None,
             attachments: 0,
             hosts: List::default(),
@@ -535,6 +540,7 @@ impl Model {
             },
             log: Vec::new(),
             shows_log: false,
+            log_scroll: 0,
             notice: None,
             acts: Vec::new(),
             moves: Vec::new(),

@@ -31,6 +31,8 @@ pub enum Msg {
     Event(Event),
     /// The jobs.
     Jobs(Vec<JobStatus>),
+    /// Why they cannot be listed.
+    Unlisted(String),
     /// Something went wrong that stays as it is: it is told once.
     Wrong(String),
     /// Something of the open job's terminal, from the attachment of this number.
@@ -99,6 +101,11 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             job::resized(model)
         }
         Msg::Jobs(jobs) => on_jobs(model, jobs),
+        Msg::Unlisted(error) => {
+            model.unlisted = Some(error.clone());
+            model.tell(error, true);
+            Vec::new()
+        }
         Msg::Wrong(error) => {
             if model.notice.as_ref().is_none_or(|notice| notice.text != error) {
                 model.tell(error, true);
@@ -163,6 +170,7 @@ fn on_jobs(model: &mut Model, jobs: Vec<JobStatus>) -> Vec<Effect> {
     let is_first = model.jobs.rows.is_none();
     let is_empty = jobs.is_empty();
     let before = model.current_job().map(|job| (job.checkpoints, job.state));
+    model.unlisted = None;
     model.jobs.replace(jobs);
     if is_first && is_empty && model.screen == Screen::Jobs {
         return commands::go_new(model);

@@ -16,6 +16,8 @@ pub fn act(model: &mut Model, action: Action) -> Vec<Effect> {
     match action {
         Action::Up => input::step(model, -1),
         Action::Down => input::step(model, 1),
+        Action::PageUp if input::scrolls_log(model) => input::scroll_log(model, -PAGE),
+        Action::PageDown if input::scrolls_log(model) => input::scroll_log(model, PAGE),
         Action::PageUp => input::step(model, -PAGE),
         Action::PageDown => input::step(model, PAGE),
         Action::First => input::step(model, isize::MIN / 2),
@@ -77,7 +79,7 @@ pub fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         Action::EditHost => hosts::edit(model),
         Action::Cancel => cancel(model),
         Action::Log => {
-            model.shows_log = !model.shows_log;
+            (model.shows_log, model.log_scroll) = (!model.shows_log, 0);
             job::resized(model)
         }
     }

@@ -247,7 +247,10 @@ pub fn on_mouse(model: &mut Model, mouse: MouseEvent) -> Vec<Effect> {
     if let Some(job) = model.job.as_ref().filter(|job| job.is_typing && model.screen == Screen::Job) {
         return typing::mouse(mouse, pane, job.screen.screen()).map(Effect::Input).into_iter().collect();
     }
+    let is_on_log = scrolls_log(model) && layout::parts(model).log.contains((mouse.column, mouse.row).into());
     match mouse.kind {
+        MouseEventKind::ScrollUp if is_on_log => scroll_log(model, -1),
+        MouseEventKind::ScrollDown if is_on_log => scroll_log(model, 1),
         MouseEventKind::ScrollUp => step(model, -1),
         MouseEventKind::ScrollDown => step(model, 1),
         MouseEventKind::Down(_) if model.layers.is_empty() => {
@@ -289,6 +292,16 @@ fn on_title(model: &mut Model, column: u16, row: u16) -> Option<Vec<Effect>> {
         return Some(job::show(model, tab));
     }
     None
+}
+
+/// Whether pages are those of the log pane.
+pub fn scrolls_log(model: &Model) -> bool {
+    model.shows_log && model.layers.is_empty()
+}
+
+pub fn scroll_log(model: &mut Model, by: isize) -> Vec<Effect> {
+    model.log_scroll = model.log_scroll.saturating_add_signed(-by).min(layout::log_above(model));
+    Vec::new()
 }
 
 pub fn step(model: &mut Model, by: isize) -> Vec<Effect> {

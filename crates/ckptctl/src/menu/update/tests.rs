@@ -540,3 +540,25 @@ fn a_filter_can_be_pasted() {
     paste(&mut model);
     assert_eq!((model.jobs.filter.value(), model.jobs.chosen().unwrap().name.as_str()), ("sim", "sim"));
 }
+
+#[test]
+fn the_log_can_be_scrolled() {
+    let mut model = model();
+    update(&mut model, Msg::Jobs(vec![job("a", JobState::Running), job("b", JobState::Running)]));
+    (1..=40).for_each(|number| model.note(format!("line {number}"), false));
+    press(&mut model, "L");
+    let key = |model: &mut Model, code| update(model, Msg::Event(Event::Key(KeyEvent::new(code, KeyModifiers::NONE))));
+    key(&mut model, KeyCode::PageUp);
+    assert_eq!((model.log_scroll, model.jobs.selected), (10, 0));
+    (0..9).for_each(|_| drop(key(&mut model, KeyCode::PageUp)));
+    let most = layout::log_above(&model);
+    assert_eq!((model.log_scroll, most), (most, 33));
+    let log = layout::parts(&model).log;
+    let (kind, modifiers) = (MouseEventKind::ScrollDown, KeyModifiers::NONE);
+    update(&mut model, Msg::Event(Event::Mouse(MouseEvent { kind, column: 3, row: log.y + 1, modifiers })));
+    assert_eq!((model.log_scroll, model.jobs.selected), (32, 0));
+    update(&mut model, Msg::Event(Event::Mouse(MouseEvent { kind, column: 3, row: 4, modifiers })));
+    assert_eq!((model.log_scroll, model.jobs.selected), (32, 1), "the list, where it is");
+    press(&mut model, "LL");
+    assert_eq!(model.log_scroll, 0);
+}

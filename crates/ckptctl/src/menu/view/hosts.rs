@@ -25,7 +25,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         empty(model, frame, rest, &lines);
         return;
     }
-    let [list, found] = layout::hosts(area);
+    let [list, found] = layout::hosts(area, rows.len());
     list_of(model, frame, list, None);
     if let Some(host) = model.hosts.chosen() {
         heading(frame, Rect { height: 1, ..found }, &format!(" {}", text::plain(&host.name)), model.theme.dim);

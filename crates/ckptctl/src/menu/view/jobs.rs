@@ -14,7 +14,9 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let title = Rect { height: 1, ..area };
     let list = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
     let Some(rows) = &model.jobs.rows else {
-        empty(model, frame, area, &["Looking for jobs ..."]);
+        let why = model.unlisted.as_deref().map(|why| text::wrap(&text::plain(why), usize::from(area.width)));
+        let told = why.unwrap_or_else(|| vec!["Looking for jobs ...".to_owned()]);
+        empty(model, frame, area, &told.iter().map(String::as_str).collect::<Vec<_>>());
         return;
     };
     let shown = model.jobs.shown();

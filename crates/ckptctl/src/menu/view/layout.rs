@@ -2,7 +2,7 @@
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-use crate::menu::model::{Model, Screen, Tab};
+use crate::menu::model::{LogLine, Model, Screen, Tab};
 use crate::text;
 
 /// The smallest terminal in which the menu is of use.
@@ -40,6 +40,18 @@ pub fn parts(model: &Model) -> Parts {
     ];
     let [header, body, log, notice, footer] = Layout::vertical(rows).areas(area);
     Parts { header, body, log, notice, footer }
+}
+
+/// A line of the log pane, behind its time.
+pub fn wrapped(line: &LogLine, width: u16) -> Vec<String> {
+    text::wrap(&line.text, usize::from(width).saturating_sub(12))
+}
+
+/// How many lines there are above what the log pane shows at its end.
+pub fn log_above(model: &Model) -> usize {
+    let area = parts(model).log;
+    let lines: usize = model.log.iter().map(|line| wrapped(line, area.width).len()).sum();
+    lines.saturating_sub(usize::from(area.height.saturating_sub(1)))
 }
 
 /// A title at its place: what it is for, its text, its first column.
@@ -112,9 +124,14 @@ pub fn new(body: Rect) -> [Rect; 3] {
     [files, preview, settings]
 }
 
-/// The hosts screen below its heading: the list, and what was found out about the chosen one.
-pub fn hosts(body: Rect) -> [Rect; 2] {
-    Layout::vertical([Constraint::Min(4), Constraint::Percentage(50)]).areas(below(body))
+/// The hosts screen below its heading: the list of so many, and what was found out about the chosen one, which gets the room
+/// that the list does not need.
+pub fn hosts(body: Rect, count: usize) -> [Rect; 2] {
+    let area = below(body);
+    let most = (area.height / 2).max(4);
+    // With its headings.
+    let list = u16::try_from(count).unwrap_or(u16::MAX).saturating_add(1).min(most);
+    Layout::vertical([Constraint::Length(list), Constraint::Min(0)]).areas(area)
 }
 
 /// What is below the first line.
@@ -132,9 +149,10 @@ pub fn first(selected: usize, count: usize, height: u16) -> usize {
 /// Which row of the present screen's list is at a place.
 pub fn row_at(model: &Model, column: u16, row: u16) -> Option<usize> {
     let body = parts(model).body;
+    let all_hosts = model.hosts.rows.as_ref().map_or(0, Vec::len);
     let (list, count, selected) = match (model.screen, &model.job) {
         (Screen::Jobs, _) => (below(body), model.jobs.shown().len(), model.jobs.selected),
-        (Screen::Hosts, _) => (hosts(body)[0], model.hosts.shown().len(), model.hosts.selected),
+        (Screen::Hosts, _) => (hosts(body, all_hosts)[0], model.hosts.shown().len(), model.hosts.selected),
         (Screen::New, _) => (below(new(body)[0]), model.new.files.shown().len(), model.new.files.selected),
         (Screen::Job, Some(job)) if job.tab == Tab::Checkpoints => {
             (checkpoints(pane(model))[1], job.checkpoints.shown().len(), job.checkpoints.selected)

@@ -211,18 +211,24 @@ fn what_opens(model: &Model) -> &'static str {
 fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let theme = model.theme;
     let Some(rows) = area.height.checked_sub(1).filter(|_| model.shows_log) else { return };
-    heading(frame, Rect { height: 1, ..area }, " What was done, as verbs; and what went wrong", theme.dim);
-    let width = usize::from(area.width).saturating_sub(12);
+    let back = match model.log_scroll {
+        0 => String::new(),
+        lines => format!(" ({} back)", text::count(lines, "line", "lines")),
+    };
+    let title = format!(" What was done, as verbs; and what went wrong{back}");
+    heading(frame, Rect { height: 1, ..area }, &title, theme.dim);
     let mut lines: Vec<Line<'_>> = Vec::new();
-    for line in model.log.iter().rev().take(usize::from(rows)) {
+    let wanted = usize::from(rows) + model.log_scroll;
+    for line in model.log.iter().rev().take(wanted) {
         let style = if line.is_error { theme.bad } else { Style::new() };
-        let wrapped = text::wrap(&line.text, width);
+        let wrapped = layout::wrapped(line, area.width);
         for (index, part) in wrapped.into_iter().enumerate().rev() {
             let at = if index == 0 { text::clock(line.at) } else { String::new() };
             lines.push(Line::from(vec![Span::styled(format!(" {at:8}  "), theme.dim), Span::styled(part, style)]));
         }
     }
-    lines.truncate(usize::from(rows));
+    lines.truncate(wanted);
+    let mut lines = lines.split_off(model.log_scroll.min(lines.len()));
     lines.reverse();
     frame.render_widget(Paragraph::new(lines), Rect { y: area.y + 1, height: rows, ..area });
 }

@@ -18,7 +18,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let is_chosen = |build: &Build| model.new.files.chosen().is_some_and(|row| row.path == build.source);
     match &model.new.build {
         Some(build) if !matches!(build.result, Some(Ok(()))) && is_chosen(build) => {
-            draw_build(model, build, frame, right)
+            draw_build(model, build, frame, right);
         }
         _ => draw_preview(model, frame, right),
     }

@@ -427,3 +427,38 @@ fn a_filter_that_matches_nothing_says_so() {
         assert!(shown.contains("nothing matches; Esc clears"), "{shown}");
     }
 }
+
+#[test]
+fn what_is_known_of_a_host_has_the_room_that_the_list_does_not_need() {
+    let mut model = model(Choice::None);
+    with_hosts(&mut model);
+    model.screen = Screen::Hosts;
+    let HostRow { facts, .. } = &mut model.hosts.rows.as_mut().unwrap()[1];
+    facts.extend((1..=8).map(|number| (format!("more {number}"), "is known".to_owned())));
+    assert!(picture(&mut model, 80, 24).0.contains("more 8"));
+    assert!(picture(&mut model, 60, 16).0.contains("doctor"));
+    // Many hosts leave it half.
+    let many = (0..40).map(|number| HostRow::new(format!("host{number}"), "")).collect();
+    model.hosts.replace(many);
+    let shown = picture(&mut model, 80, 24).0;
+    assert!(shown.contains("t tries the connection") && shown.contains("> host1"), "{shown}");
+}
+
+#[test]
+fn the_log_shows_what_is_further_up() {
+    let mut model = model(Choice::None);
+    (1..=40).for_each(|number| model.note(format!("line {number}."), false));
+    (model.shows_log, model.log_scroll) = (true, 33);
+    let shown = picture(&mut model, 80, 24).0;
+    assert!(shown.contains("line 1.") && shown.contains("line 7.") && !shown.contains("line 8."), "{shown}");
+}
+
+#[test]
+fn jobs_that_cannot_be_listed_are_not_looked_for() {
+    let mut model = model(Choice::None);
+    model.jobs.rows = None;
+    update(&mut model, Msg::Unlisted("there is no home directory".to_owned()));
+    model.notice = None;
+    let shown = picture(&mut model, 80, 24).0;
+    assert!(shown.contains("there is no home") && !shown.contains("Looking"), "{shown}");
+}
