@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ratatui::crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture};
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, disable_raw_mode, enable_raw_mode};
 
 use effect::Effect;
 #[cfg(test)]
@@ -109,8 +109,8 @@ fn show(terminal: &mut ratatui::DefaultTerminal, model: &mut Model) -> anyhow::R
     worker.begin()?;
     let size = terminal.size().context("the terminal's size is not known")?;
     model.size = (size.width, size.height);
-    // Whoever started the menu may have used the same screen.
-    terminal.clear().context(UNDRAWABLE)?;
+    // Whoever started the menu may have used the same screen. ratatui's `clear` would ask the terminal where its cursor is.
+    execute!(std::io::stdout(), Clear(ClearType::All)).context(UNDRAWABLE)?;
     let mut drawn: Option<Instant> = None;
     let mut is_changed = true;
     loop {
