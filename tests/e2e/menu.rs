@@ -18,6 +18,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("menu::walk", Whos::Both, walk::walk);
     suite.add("menu::without_a_terminal", Whos::User, without_a_terminal);
     suite.add("menu::a_signal_leaves_the_terminal_sane", Whos::User, killed);
+    suite.add("menu::stopped", Whos::User, stopped);
     suite.add("menu::read_only", Whos::User, read_only);
     suite.add("menu::unknown_host_key", Whos::User, hosts::unknown_host_key);
     suite.add("menu::hosts_that_hang", Whos::User, hosts::hosts_that_hang);
@@ -203,6 +204,20 @@ fn killed(case: &Case) -> Result<()> {
         ensure!(is_sane(&menu.running.stdout()), "{signal:?} left the terminal in the menu's state");
     }
     Ok(())
+}
+
+/// Stopped, and continued on a screen that others have used meanwhile.
+fn stopped(case: &Case) -> Result<()> {
+    let mut menu = Menu::open(case, &[])?;
+    menu.wait("ckptctl")?;
+    menu.running.signal(Signal::STOP)?;
+    let pid = menu.running.pid();
+    case.wait_until("it is stopped", || Case::state(pid) == Some('T'))?;
+    let before = menu.running.stdout().len();
+    menu.running.signal(Signal::CONT)?;
+    let running = &menu.running;
+    case.wait_until("all is drawn again", || running.stdout()[before..].contains("ckptctl"))?;
+    menu.quit()
 }
 
 fn start_job(case: &Case, name: &str, command: &[&str]) -> Result<()> {

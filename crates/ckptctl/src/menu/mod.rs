@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ratatui::crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture};
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::crossterm::terminal::{EnterAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::layout::{Position, Rect};
 
 use effect::Effect;
 #[cfg(test)]
@@ -103,14 +104,21 @@ fn switch_off() {
     let _ = execute!(std::io::stdout(), DisableMouseCapture, DisableBracketedPaste);
 }
 
+/// Has all of the screen drawn anew. What ratatui calls so asks the terminal where its cursor is, and the thread that reads keys
+/// would get the answer.
+fn clear(terminal: &mut ratatui::DefaultTerminal) -> anyhow::Result<()> {
+    let area = Rect::from((Position::ORIGIN, terminal.size().context(UNDRAWABLE)?));
+    terminal.resize(area).context(UNDRAWABLE)
+}
+
 fn show(terminal: &mut ratatui::DefaultTerminal, model: &mut Model) -> anyhow::Result<()> {
     let (sender, messages) = mpsc::sync_channel(WAITING);
     let mut worker = work::Worker::new(sender);
     worker.begin()?;
     let size = terminal.size().context("the terminal's size is not known")?;
     model.size = (size.width, size.height);
-    // Whoever started the menu may have used the same screen. ratatui's `clear` would ask the terminal where its cursor is.
-    execute!(std::io::stdout(), Clear(ClearType::All)).context(UNDRAWABLE)?;
+    // Whoever started the menu may have used the same screen.
+    clear(terminal)?;
     let mut drawn: Option<Instant> = None;
     let mut is_changed = true;
     loop {
@@ -137,7 +145,7 @@ fn show(terminal: &mut ratatui::DefaultTerminal, model: &mut Model) -> anyhow::R
                     Effect::Quit => return Ok(()),
                     Effect::Redraw => {
                         switch_on(true)?;
-                        terminal.clear().context(UNDRAWABLE)?;
+                        clear(terminal)?;
                     }
                     effect => came.extend(worker.work(effect)),
                 }
