@@ -31,6 +31,7 @@ pub fn add(suite: &mut Suite) {
     suite.add("menu::small_terminals", Whos::User, looks::small_terminals);
     suite.add("menu::mouse", Whos::User, looks::mouse);
     suite.add("menu::scrollback", Whos::User, looks::scrollback);
+    suite.add("menu::modes", Whos::User, looks::modes);
     suite.add("menu::clicks", Whos::User, looks::clicks);
     suite.add("menu::last_checkpoint", Whos::User, strain::last_checkpoint);
     suite.add("menu::resized_while_typing", Whos::User, looks::resized_while_typing);

@@ -80,6 +80,23 @@ pub fn scrollback(case: &Case) -> Result<()> {
     menu.quit()
 }
 
+/// A program's terminal is as the program has set it, long before what is shown of its output.
+pub fn modes(case: &Case) -> Result<()> {
+    let script = r"printf '\033[?1h'; seq 1 5000; exec cat";
+    start_job(case, "long", &["/bin/sh", "-c", script])?;
+    let mut menu = Menu::open(case, &[])?;
+    menu.wait("> long")?;
+    menu.press("\r")?;
+    menu.wait("4990")?;
+    menu.press("t")?;
+    menu.wait("keys go to the program")?;
+    menu.press("\x1b[A")?;
+    menu.wait("^[OA")?;
+    menu.press("\x1d")?;
+    menu.wait_gone("keys go to the program")?;
+    menu.quit()
+}
+
 /// The wheel goes through what is shown, and a click into a program's terminal is as good as `t`.
 pub fn mouse(case: &Case) -> Result<()> {
     for job in ["one", "three"] {

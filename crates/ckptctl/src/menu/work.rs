@@ -216,7 +216,8 @@ impl Worker {
         spawn("attach", move || {
             while let Ok(Some((reply, body))) = wire::receive::<Reply>(&mut reading) {
                 let goes_on = match reply {
-                    Reply::Attached { .. } => tell(Shown::Attached(true)),
+                    // What is shown of it may not go back to where it has chosen its screen and its keys.
+                    Reply::Attached { .. } => tell(Shown::Output(set_up(&job))) && tell(Shown::Attached(true)),
                     Reply::Output { .. } => tell(Shown::Output(body)),
                     Reply::Ended(ending) => tell(Shown::Ended(ending)),
                     _ => true,
@@ -283,6 +284,12 @@ fn connect(job: &str) -> anyhow::Result<UnixStream> {
 
 fn log_of(job: &str) -> anyhow::Result<Log> {
     Log::view(&JobStore::open()?.directory(job)).context(UNREADABLE)
+}
+
+/// What makes a terminal as the job's is.
+fn set_up(job: &str) -> Vec<u8> {
+    let modes = log_of(job).and_then(|log| log.modes().context(UNREADABLE));
+    modes.map(|modes| modes.set_up().into_bytes()).unwrap_or_default()
 }
 
 /// From where on a job's output fills the pane and what is kept above it.
