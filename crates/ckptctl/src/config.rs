@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use ckpt_core::Class;
-use ckpt_transfer::directories;
+use ckpt_transfer::{directories, hosts};
 use serde::Deserialize;
 
 use crate::client::DetachKey;
@@ -57,10 +57,7 @@ pub fn load() -> anyhow::Result<Config> {
 }
 
 fn text_of(content: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(content).map_err(|error| {
-        let line = content[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
-        format!("line {line}: this is not text in UTF-8")
-    })
+    hosts::text_of(content).map_err(|(line, what)| format!("line {line}: {what}"))
 }
 
 fn parse(content: &str) -> Result<Config, String> {

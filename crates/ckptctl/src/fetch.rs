@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::jobs::{Job, JobStore, path_of};
 use crate::progress::Progress;
 use crate::prompt::TerminalPrompter;
-use crate::remote::{Agent, Machine};
+use crate::remote::{Agent, Machine, Progressing};
 use crate::supervisor::DEPARTED;
 use crate::{output, text};
 
@@ -68,16 +68,13 @@ pub struct Wanted {
     pub is_final: bool,
 }
 
-/// Hears how many bytes have come, of how many.
-pub type Coming<'a> = &'a mut dyn FnMut(u64, u64);
-
-/// Brings files home from a host; gives those that changed here.
+/// Brings files home from a host; gives those that changed here. `coming` hears how many bytes have come.
 pub fn bring(
     agent: &Agent,
     store: &JobStore,
     job: &Job,
     wanted: &Wanted,
-    coming: Coming<'_>,
+    coming: Progressing<'_>,
 ) -> anyhow::Result<Vec<PathBuf>> {
     let Wanted { paths, overwrite, is_final } = wanted;
     let contents = Store::open()?;

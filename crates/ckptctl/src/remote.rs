@@ -40,8 +40,8 @@ pub struct Agent {
     pub fate: Option<Fate>,
 }
 
-/// How far the upload of this program is.
-pub type Uploading<'a> = &'a mut dyn FnMut(u64, u64);
+/// Hears how many bytes have gone or come, and of how many.
+pub type Progressing<'a> = &'a mut dyn FnMut(u64, u64);
 
 impl Machine {
     /// The machine of a name: a host, or `local`.
@@ -66,7 +66,7 @@ impl Machine {
         &mut self,
         words: &[&str],
         prompter: &mut dyn Prompter,
-        uploading: Uploading<'_>,
+        uploading: Progressing<'_>,
     ) -> anyhow::Result<Agent> {
         let Some(Reached { host, hosts, secrets, program }) = &mut self.reached else { return local_agent(words) };
         let session = Session::connect(host, hosts, prompter, secrets)?;

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 pub use error::HostsError;
 pub use resolve::Destination;
-pub use settings::{Change, parse_size};
+pub use settings::{Change, parse_size, text_of};
 pub(crate) use ssh_config::host_matches;
 
 use self::settings::HostsFile;

@@ -93,6 +93,17 @@ impl Change {
     }
 }
 
+/// The text of a configuration file.
+///
+/// # Errors
+/// The line that is none, and what is wrong with it.
+pub fn text_of(content: &[u8]) -> Result<&str, (usize, &'static str)> {
+    std::str::from_utf8(content).map_err(|error| {
+        let line = content[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
+        (line, "this is not text in UTF-8")
+    })
+}
+
 /// The file.
 #[derive(Debug, Clone)]
 pub struct HostsFile {
@@ -109,11 +120,12 @@ impl HostsFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(HostsError::Read { file: path.to_owned(), source }),
         };
-        let text = String::from_utf8(content).map_err(|error| {
-            let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
-            HostsError::Line { file: path.to_owned(), line, what: "this is not text in UTF-8".to_owned() }
+        let text = text_of(&content).map_err(|(line, what)| HostsError::Line {
+            file: path.to_owned(),
+            line,
+            what: what.to_owned(),
         })?;
-        Self::parse(path, text)
+        Self::parse(path, text.to_owned())
     }
 
     pub fn parse(path: &Path, text: String) -> Result<Self, HostsError> {

@@ -43,6 +43,14 @@ pub enum Side {
     Destination,
 }
 
+impl Side {
+    /// Its place among both.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// What comes to the mover.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Incoming {
@@ -512,7 +520,7 @@ impl<E: Ends> Mover<'_, E> {
     fn reach(&mut self, side: Side) -> Result<(), Fault> {
         self.early.retain(|(from, ..)| *from != side);
         self.ends.reach(side).map_err(|failed| Fault::Failed(side, failed))?;
-        self.lost[side as usize] = None;
+        self.lost[side.index()] = None;
         Ok(())
     }
 
@@ -521,15 +529,9 @@ impl<E: Ends> Mover<'_, E> {
     }
 
     fn check_cancelled(&mut self) -> Result<(), Fault> {
-        match self.hear(Duration::ZERO) {
-            Some(Incoming::Cancelled) => Err(Fault::Cancelled),
-            Some(Incoming::Lost(side, why)) => Err(Fault::Lost(side, why)),
-            Some(Incoming::Said(side, reply, body)) => {
-                self.early.push_back((side, reply, body));
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        let said = self.listen(Duration::ZERO)?;
+        self.early.extend(said);
+        Ok(())
     }
 
     /// The next thing that is neither progress nor a sign of life.
@@ -541,10 +543,23 @@ impl<E: Ends> Mover<'_, E> {
                 None
             }
             Incoming::Lost(side, why) => {
-                self.lost[side as usize] = Some(why.clone());
+                self.lost[side.index()] = Some(why.clone());
                 Some(Incoming::Lost(side, why))
             }
             other => Some(other),
+        }
+    }
+
+    /// The next thing that an end says, unless one has failed or is lost, or the user gives up.
+    fn listen(&mut self, at_most: Duration) -> Result<Option<(Side, Reply, Vec<u8>)>, Fault> {
+        match self.hear(at_most) {
+            Some(Incoming::Said(from, Reply::Failed { message, exit }, _)) => {
+                Err(Fault::Failed(from, Failed { message, exit }))
+            }
+            Some(Incoming::Said(from, reply, body)) => Ok(Some((from, reply, body))),
+            Some(Incoming::Lost(from, why)) => Err(Fault::Lost(from, why)),
+            Some(Incoming::Cancelled) => Err(Fault::Cancelled),
+            None => Ok(None),
         }
     }
 
@@ -577,18 +592,12 @@ impl<E: Ends> Mover<'_, E> {
             return answer(reply, body);
         }
         loop {
-            if let Some(why) = &self.lost[side as usize] {
+            if let Some(why) = &self.lost[side.index()] {
                 return Err(Fault::Lost(side, why.clone()));
             }
-            match self.hear(TICK) {
-                Some(Incoming::Said(from, reply, body)) if from == side => return answer(reply, body),
-                Some(Incoming::Said(from, Reply::Failed { message, exit }, _)) => {
-                    return Err(Fault::Failed(from, Failed { message, exit }));
-                }
-                Some(Incoming::Said(from, reply, body)) => self.early.push_back((from, reply, body)),
-                Some(Incoming::Lost(from, why)) => return Err(Fault::Lost(from, why)),
-                Some(Incoming::Cancelled) => return Err(Fault::Cancelled),
-                None => {}
+            match self.listen(TICK)? {
+                Some((from, reply, body)) if from == side => return answer(reply, body),
+                said => self.early.extend(said),
             }
             if until.is_some_and(|until| self.ends.now() >= until) {
                 return Err(Fault::Lost(side, "it does not answer".to_owned()));
@@ -600,15 +609,8 @@ impl<E: Ends> Mover<'_, E> {
     fn await_output(&mut self, end: u64) -> Result<(), Fault> {
         let (mut since, mut there) = (self.ends.now(), self.ends.output());
         while there < end {
-            match self.hear(MOMENT) {
-                Some(Incoming::Said(from, Reply::Failed { message, exit }, _)) => {
-                    return Err(Fault::Failed(from, Failed { message, exit }));
-                }
-                Some(Incoming::Said(from, reply, body)) => self.early.push_back((from, reply, body)),
-                Some(Incoming::Lost(from, why)) => return Err(Fault::Lost(from, why)),
-                Some(Incoming::Cancelled) => return Err(Fault::Cancelled),
-                None => {}
-            }
+            let said = self.listen(MOMENT)?;
+            self.early.extend(said);
             let (now, before) = (self.ends.now(), std::mem::replace(&mut there, self.ends.output()));
             if there > before {
                 since = now;

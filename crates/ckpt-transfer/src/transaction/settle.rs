@@ -165,7 +165,7 @@ impl<E: Ends> Mover<'_, E> {
         loop {
             self.say(Side::Source, request);
             let fault = loop {
-                if let Some(why) = &self.lost[Side::Source as usize] {
+                if let Some(why) = &self.lost[Side::Source.index()] {
                     break why.clone();
                 }
                 match self.hear(TICK) {

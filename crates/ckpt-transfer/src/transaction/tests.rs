@@ -186,7 +186,7 @@ impl World {
         let trouble = self.troubles.iter().find(|trouble| trouble.step == self.step).copied()?;
         if trouble.fault != Fault::Fails && trouble.fault != Fault::Cancelled {
             let down = if trouble.fault == Fault::OtherCut { other(side) } else { side };
-            self.down_until[index(down)] = self.now + trouble.outage;
+            self.down_until[down.index()] = self.now + trouble.outage;
         }
         Some(trouble.fault)
     }
@@ -194,7 +194,7 @@ impl World {
     /// The connection to an end is lost, and it notices.
     fn lose(&mut self, side: Side) {
         self.is_sending &= side != Side::Source;
-        if std::mem::replace(&mut self.is_connected[index(side)], false) {
+        if std::mem::replace(&mut self.is_connected[side.index()], false) {
             match side {
                 Side::Source if self.source == Source::Frozen => self.source = Source::Runs,
                 Side::Source if self.source == Source::Parked => self.abandoned = Some(self.now),
@@ -225,7 +225,7 @@ impl World {
     }
 
     fn answer(&mut self, side: Side, reply: Reply, body: &[u8]) {
-        if self.is_connected[index(side)] {
+        if self.is_connected[side.index()] {
             self.inbox.push_back(Incoming::Said(side, reply, body.to_vec()));
         }
     }
@@ -346,10 +346,6 @@ impl World {
     }
 }
 
-fn index(side: Side) -> usize {
-    usize::from(side == Side::Destination)
-}
-
 fn other(side: Side) -> Side {
     if side == Side::Source { Side::Destination } else { Side::Source }
 }
@@ -362,12 +358,12 @@ impl Ends for World {
             Some(Fault::Cancelled) => self.inbox.push_back(Incoming::Cancelled),
             Some(_) => return Err(Failed::new(Class::Remote, "cannot be reached")),
         }
-        if self.down_until[index(side)] > self.now {
+        if self.down_until[side.index()] > self.now {
             // What is tried in vain takes time.
             self.now += Duration::from_secs(1);
             return Err(Failed::new(Class::Remote, "cannot be reached"));
         }
-        self.is_connected[index(side)] = true;
+        self.is_connected[side.index()] = true;
         Ok(())
     }
 
@@ -380,7 +376,7 @@ impl Ends for World {
     }
 
     fn say(&mut self, side: Side, request: &Request, body: &[u8]) {
-        if !self.is_connected[index(side)] {
+        if !self.is_connected[side.index()] {
             return;
         }
         match self.trouble(side) {
@@ -389,7 +385,7 @@ impl Ends for World {
             Some(Fault::Late) => {
                 self.late.push((side, request.clone()));
                 // The end has not noticed yet.
-                self.is_connected[index(side)] = false;
+                self.is_connected[side.index()] = false;
                 self.inbox.push_back(Incoming::Lost(side, "silent".to_owned()));
                 if side == Side::Source {
                     self.is_connected[0] = true;

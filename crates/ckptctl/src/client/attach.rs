@@ -253,11 +253,9 @@ impl Viewer {
     /// What is in the log of a job that has no supervisor any more.
     fn show_rest(&mut self, store: &JobStore, name: &str) -> anyhow::Result<()> {
         let log = crate::supervisor::Log::view(&store.directory(name)).context("the log cannot be read")?;
-        let mut at = self.next.unwrap_or(log.end());
-        while let Some(piece) = log.piece(at, 1 << 16) {
+        for piece in log.pieces(self.next.unwrap_or(log.end()), log.end()) {
             let bytes = piece.bytes().context("the log cannot be read")?;
             self.show(piece.stream, piece.offset, &bytes)?;
-            at = piece.end();
         }
         Ok(())
     }

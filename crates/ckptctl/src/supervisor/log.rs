@@ -177,29 +177,32 @@ impl Log {
         Ok(begin + cut as u64)
     }
 
+    /// The output between two offsets, none of it longer than a mebibyte.
+    pub fn pieces(&self, begin: u64, end: u64) -> impl Iterator<Item = Piece> {
+        const MOST: u64 = 1 << 20;
+        let mut at = begin;
+        std::iter::from_fn(move || {
+            let most = usize::try_from(end.saturating_sub(at).min(MOST)).unwrap_or(usize::MAX);
+            let piece = self.piece(at, most).filter(|piece| piece.length > 0)?;
+            at = piece.end();
+            Some(piece)
+        })
+    }
+
     /// The bytes between two offsets, whichever stream they come from.
     pub fn bytes(&self, begin: u64, end: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let mut at = begin;
-        while let Some(piece) = self.piece(at, usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX))
-            && piece.length > 0
-        {
+        for piece in self.pieces(begin, end) {
             bytes.extend(piece.bytes()?);
-            at = piece.end();
         }
         Ok(bytes)
     }
 
     /// How the terminal is set by what was shown on it.
     pub fn modes(&self) -> io::Result<Modes> {
-        let (mut modes, mut at) = (Modes::default(), self.start());
-        while let Some(piece) = self.piece(at, 1 << 20)
-            && piece.length > 0
-        {
-            if piece.stream == Stream::Terminal {
-                modes.see(&piece.bytes()?);
-            }
-            at = piece.end();
+        let mut modes = Modes::default();
+        for piece in self.pieces(self.start(), self.end()).filter(|piece| piece.stream == Stream::Terminal) {
+            modes.see(&piece.bytes()?);
         }
         Ok(modes)
     }

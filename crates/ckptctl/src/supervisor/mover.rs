@@ -327,13 +327,6 @@ struct Road<'a> {
     left_over: (Vec<u8>, Vec<u8>, bool),
 }
 
-fn index(side: Side) -> usize {
-    match side {
-        Side::Source => 0,
-        Side::Destination => 1,
-    }
-}
-
 fn failed(error: &anyhow::Error) -> Failed {
     Failed { message: failure::line(error), exit: failure::class(error) as i32 }
 }
@@ -342,7 +335,7 @@ impl Road<'_> {
     /// A connection to an end's supervisor.
     fn connect(&mut self, side: Side) -> anyhow::Result<(UnixStream, Option<Fate>)> {
         let Self { supervisor, spots, .. } = self;
-        let spot = &mut spots[index(side)];
+        let spot = &mut spots[side.index()];
         if spot.is_local {
             if side == Side::Destination && spot.report.is_none() {
                 let agent = spot.with(|machine| machine.agent(&[], &mut Nobody, &mut |_, _| ()))?;
@@ -353,7 +346,7 @@ impl Road<'_> {
             return Ok((ours, None));
         }
         let agent = self.agent(side)?;
-        let spot = &mut self.spots[index(side)];
+        let spot = &mut self.spots[side.index()];
         if spot.report.is_none() {
             spot.probe(&agent)?;
         }
@@ -373,7 +366,7 @@ impl Road<'_> {
 
     /// Logs in at an end. The first time that can be given up at any moment: then nobody waits for how it ends.
     fn agent(&self, side: Side) -> anyhow::Result<Agent> {
-        let spot = &self.spots[index(side)];
+        let spot = &self.spots[side.index()];
         let (machine, mut asker) = (Arc::clone(&spot.machine), self.asker.clone());
         let mut connect = move || {
             let writer = asker.writer.clone();
@@ -402,7 +395,7 @@ impl Road<'_> {
     }
 
     fn listen(&mut self, side: Side, stream: UnixStream, fate: Option<Fate>) -> anyhow::Result<()> {
-        let generation = self.generations[index(side)].fetch_add(1, Ordering::Relaxed) + 1;
+        let generation = self.generations[side.index()].fetch_add(1, Ordering::Relaxed) + 1;
         let writer = Arc::new(Mutex::new(stream.try_clone()?));
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
@@ -424,7 +417,7 @@ impl Road<'_> {
         thread("end").spawn(listening).context("no thread could be made")?;
         let (beat, generations) = (Arc::clone(&writer), Arc::clone(&self.generations));
         let beating = move || {
-            while generations[index(side)].load(Ordering::Relaxed) == generation {
+            while generations[side.index()].load(Ordering::Relaxed) == generation {
                 let mut writer = beat.lock().unwrap_or_else(PoisonError::into_inner);
                 if wire::send(&mut *writer, &Request::Heartbeat, &[]).is_err() {
                     return;
@@ -434,14 +427,14 @@ impl Road<'_> {
             }
         };
         thread("heartbeat").spawn(beating).context("no thread could be made")?;
-        self.lines[index(side)] = Some(Line { stream, writer });
+        self.lines[side.index()] = Some(Line { stream, writer });
         Ok(())
     }
 
     /// An end's data channel.
     fn data_agent(&mut self, side: Side, number: usize) -> anyhow::Result<Agent> {
         let Self { spots, asker, txn, .. } = self;
-        let spot = &mut spots[index(side)];
+        let spot = &mut spots[side.index()];
         let job = spot.job.clone();
         spot.with(|machine| machine.agent(&["--data", &job, txn, &number.to_string()], asker, &mut |_, _| ()))
     }
@@ -528,16 +521,16 @@ impl Ends for Road<'_> {
     }
 
     fn leave(&mut self, side: Side) {
-        self.generations[index(side)].fetch_add(1, Ordering::Relaxed);
-        if let Some(line) = self.lines[index(side)].take() {
+        self.generations[side.index()].fetch_add(1, Ordering::Relaxed);
+        if let Some(line) = self.lines[side.index()].take() {
             // It may be closed already.
             let _ = line.stream.shutdown(Shutdown::Both);
         }
     }
 
     fn say(&mut self, side: Side, request: &Request, body: &[u8]) {
-        self.spots[index(side)].is_arriving |= matches!(request, Request::Arrive(_));
-        let Some(line) = &self.lines[index(side)] else { return };
+        self.spots[side.index()].is_arriving |= matches!(request, Request::Arrive(_));
+        let Some(line) = &self.lines[side.index()] else { return };
         let mut writer = line.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if wire::send(&mut *writer, request, body).is_err() {
             // Whoever listens on it says that it is lost.
@@ -560,7 +553,7 @@ impl Ends for Road<'_> {
                 Incoming::Said(side, ..) | Incoming::Lost(side, _) => *side,
                 Incoming::Cancelled => return Some(incoming),
             };
-            if self.generations[index(side)].load(Ordering::Relaxed) == generation {
+            if self.generations[side.index()].load(Ordering::Relaxed) == generation {
                 return Some(incoming);
             }
         }
@@ -611,7 +604,7 @@ impl Ends for Road<'_> {
     }
 
     fn outcome(&mut self, txn: &str) -> Result<Outcome, Failed> {
-        let spot = &self.spots[index(Side::Destination)];
+        let spot = &self.spots[Side::Destination.index()];
         let asked = if spot.is_local {
             fate::outcome(&self.supervisor.store, txn)
         } else {
@@ -623,11 +616,11 @@ impl Ends for Road<'_> {
     }
 
     fn machine(&self, side: Side) -> Option<&MachineReport> {
-        self.spots[index(side)].report.as_ref()
+        self.spots[side.index()].report.as_ref()
     }
 
     fn clock_ahead(&self) -> Option<(f64, f64)> {
-        let ahead = |side| self.spots[index(side)].clock;
+        let ahead = |side: Side| self.spots[side.index()].clock;
         match (ahead(Side::Source), ahead(Side::Destination)) {
             (Some((source, within)), Some((destination, more))) => Some((destination - source, within + more)),
             (Some((source, within)), None) => Some((-source, within)),
@@ -636,11 +629,11 @@ impl Ends for Road<'_> {
     }
 
     fn name_there(&self) -> String {
-        self.spots[index(Side::Destination)].job.clone()
+        self.spots[Side::Destination.index()].job.clone()
     }
 
     fn output(&self) -> u64 {
-        if self.spots[index(Side::Source)].is_local { u64::MAX } else { self.supervisor.state().log.end() }
+        if self.spots[Side::Source.index()].is_local { u64::MAX } else { self.supervisor.state().log.end() }
     }
 
     fn pass_on(&mut self, keys: &[u8], piped: &[u8], piped_ended: bool) {
